@@ -1,0 +1,177 @@
+"""OGPSA's arguments: names, help texts and validation. Knows nothing of LLaMA-Factory."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from .errors import OGPSAError
+from .subspace import MAX_DIRECTIONS
+
+
+# Refresh periods of the paper (section "Implementation details"): 30 in SFT.
+DEFAULT_REFRESH_STEPS = {"sft": 30}
+
+
+@dataclass
+class OGPSAArguments:
+    """Arguments of orthogonal gradient projection for safety alignment (arXiv 2602.07892)."""
+
+    use_ogpsa: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Project the update away from the general-capability subspace (OGPSA). `stage: ogpsa_sft` sets it."
+        },
+    )
+    ogpsa_reference_dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Names in dataset_info.json of general-capability reference sets, separated by commas. "
+                "Each is one reference set and gives the subspace its own direction(s)."
+            )
+        },
+    )
+    ogpsa_reference_samples: int = field(
+        default=200,
+        metadata={"help": "Rows taken from each reference set, drawn with `ogpsa_seed` if it has more."},
+    )
+    ogpsa_refresh_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "K: the subspace is computed anew every K optimizer steps, step 0 included. Default: 30 in SFT. "
+                "A number beyond the last step computes it once."
+            )
+        },
+    )
+    ogpsa_rank: int = field(
+        default=1,
+        metadata={
+            "help": "Directions per reference set: the set is split into so many chunks of about equal label tokens."
+        },
+    )
+    ogpsa_energy: float = field(
+        default=1.0,
+        metadata={
+            "help": "Keep the fewest leading directions that explain this share of the reference gradients (0..1]."
+        },
+    )
+    ogpsa_granularity: Literal["parameter", "layer", "global"] = field(
+        default="parameter",
+        metadata={
+            "help": (
+                "What is projected as one vector: each parameter tensor (as the released code does), each layer, "
+                "or all parameters together (as the paper writes it)."
+            )
+        },
+    )
+    ogpsa_mode: Literal["orthogonal", "conflict"] = field(
+        default="orthogonal",
+        metadata={
+            "help": "Remove the whole component in the subspace, or only what would raise a reference loss (conflict)."
+        },
+    )
+    ogpsa_tolerance: float = field(
+        default=1e-4,
+        metadata={"help": "Relative size below which a direction counts as collinear with the others and is dropped."},
+    )
+    ogpsa_subspace_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto",
+        metadata={"help": "Data type in which the subspace is kept. auto: the gradients' own."},
+    )
+    ogpsa_offload: bool = field(
+        default=False,
+        metadata={"help": "Keep the subspace in host memory instead of on the accelerator."},
+    )
+    ogpsa_reference_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Rows per device in one reference pass. Default: `per_device_train_batch_size`."},
+    )
+    ogpsa_seed: int = field(
+        default=42,
+        metadata={"help": "Seed of the choice of reference rows and of the reference passes' own random numbers."},
+    )
+    ogpsa_monitor_only: bool = field(
+        default=False,
+        metadata={"help": "Collect reference gradients and log the overlap, but leave every update as it is."},
+    )
+
+    @property
+    def reference_names(self) -> list[str]:
+        """Names of the reference sets, in the order given."""
+        return [name.strip() for name in (self.ogpsa_reference_dataset or "").split(",") if name.strip()]
+
+    @property
+    def refresh_steps(self) -> int:
+        """K, after :meth:`validate_ogpsa` has filled in the stage's default."""
+        if self.ogpsa_refresh_steps is None:
+            raise OGPSAError("ogpsa_refresh_steps is not set: call validate_ogpsa first.")
+        return self.ogpsa_refresh_steps
+
+    @property
+    def subspace_dtype(self) -> torch.dtype | None:
+        """Storage dtype of the subspace, None for the gradients' own."""
+        return None if self.ogpsa_subspace_dtype == "auto" else getattr(torch, self.ogpsa_subspace_dtype)
+
+    def ogpsa_settings(self) -> dict[str, Any]:
+        """Return every OGPSA argument as it is used, for reports and model cards."""
+        own = OGPSAArguments.__dataclass_fields__
+        return {name: value for name, value in asdict(self).items() if name in own}
+
+    def validate_ogpsa(self, stage: str) -> None:
+        """Check the values and fill in the defaults that depend on the stage.
+
+        Args:
+            stage: LLaMA-Factory's training stage, e.g. ``sft``.
+
+        Raises:
+            OGPSAError: naming the argument, its value and what to write instead.
+        """
+        if stage not in DEFAULT_REFRESH_STEPS:
+            raise OGPSAError(
+                f"use_ogpsa: true does not work with stage: {stage} in this version; it works with "
+                f"{', '.join(DEFAULT_REFRESH_STEPS)}. Remove use_ogpsa or change the stage."
+            )
+        if not self.reference_names:
+            raise OGPSAError(
+                "use_ogpsa is on but ogpsa_reference_dataset is empty: name one or more general-capability sets of "
+                "dataset_info.json, e.g. ogpsa_reference_dataset: ultrafeedback_ref_sft,halueval_ref_sft."
+            )
+        duplicates = sorted({name for name in self.reference_names if self.reference_names.count(name) > 1})
+        if duplicates:
+            raise OGPSAError(f"ogpsa_reference_dataset names {', '.join(duplicates)} more than once: remove one.")
+
+        if self.ogpsa_refresh_steps is None:
+            self.ogpsa_refresh_steps = DEFAULT_REFRESH_STEPS[stage]
+        if self.ogpsa_reference_batch_size is not None:
+            self._require("ogpsa_reference_batch_size", self.ogpsa_reference_batch_size >= 1, "1 or more")
+        self._require("ogpsa_refresh_steps", self.ogpsa_refresh_steps >= 1, "1 or more (K optimizer steps)")
+        self._require("ogpsa_reference_samples", self.ogpsa_reference_samples >= 1, "1 or more")
+        self._require("ogpsa_rank", self.ogpsa_rank >= 1, "1 or more")
+        self._require("ogpsa_energy", 0.0 < self.ogpsa_energy <= 1.0, "above 0 and at most 1")
+        self._require("ogpsa_tolerance", 0.0 <= self.ogpsa_tolerance < 1.0, "at least 0 and below 1")
+        for name in ("ogpsa_granularity", "ogpsa_mode", "ogpsa_subspace_dtype"):
+            choices = OGPSAArguments.__dataclass_fields__[name].type.__args__  # type: ignore[union-attr]
+            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+
+        if self.ogpsa_rank > self.ogpsa_reference_samples:
+            raise OGPSAError(
+                f"ogpsa_rank: {self.ogpsa_rank} asks for more directions than ogpsa_reference_samples: "
+                f"{self.ogpsa_reference_samples} has rows. Lower the one or raise the other."
+            )
+        directions = self.ogpsa_rank * len(self.reference_names)
+        if directions > MAX_DIRECTIONS:
+            raise OGPSAError(
+                f"ogpsa_rank: {self.ogpsa_rank} times {len(self.reference_names)} reference sets is {directions} "
+                f"directions; at most {MAX_DIRECTIONS} are possible. Lower ogpsa_rank."
+            )
+        if self.ogpsa_mode == "conflict" and self.ogpsa_energy < 1.0:
+            raise OGPSAError(
+                "ogpsa_mode: conflict promises that no reference loss rises, ogpsa_energy below 1 drops directions: "
+                "the two contradict each other. Set ogpsa_energy: 1.0 or ogpsa_mode: orthogonal."
+            )
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise OGPSAError(f"{name}: {getattr(self, name)} is not possible; it must be {expected}.")

@@ -1,0 +1,186 @@
+"""When to do what: the one place that reads as Algorithm 1 of arXiv 2602.07892.
+
+for t = 0, 1, ...:
+    if t mod K = 0:   S <- span of the reference gradients at theta_t          (on_step_begin)
+    g  <- gradient of the safety loss, accumulated and reduced                 (the trainer)
+    g~ <- g minus its component in S                                           (before_clipping)
+    theta_{t+1} <- optimizer step with g~, clipped                             (the trainer)
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checkpoint
+from .arguments import OGPSAArguments
+from .engines.base import Engine
+from .grouping import group_parameters
+from .metrics import Window
+from .reference import ReferenceSet, collect_gradient, isolated_randomness
+from .subspace import CapabilitySubspace, Gradients
+
+
+logger = logging.getLogger(__name__)
+
+MeanLoss = Callable[[list[dict[str, Any]]], Tensor]
+
+
+class Controller:
+    """Runs OGPSA beside a training loop.
+
+    Args:
+        arguments: validated arguments.
+        engine: where gradients are.
+        references: the reference sets; without any the subspace stays empty and training is plain.
+        mean_loss: from a list of features to the mean loss over their label tokens, with a graph.
+        batch_size: rows per device in a reference pass.
+        log: takes a dictionary of figures each time the subspace is refreshed.
+        progress: makes a context manager from the number of rows of a refresh; its value is called with rows done.
+    """
+
+    def __init__(
+        self,
+        arguments: OGPSAArguments,
+        engine: Engine,
+        references: Sequence[ReferenceSet],
+        mean_loss: MeanLoss,
+        batch_size: int,
+        log: Callable[[dict[str, float]], None],
+        progress: Callable[[int], Any],
+    ) -> None:
+        self.arguments = arguments
+        self.engine = engine
+        self.references = list(references)
+        self.chunks = [(r, chunk) for r in self.references for chunk in range(len(r.chunks))]
+        self.mean_loss = mean_loss
+        self.batch_size = batch_size
+        self.log = log
+        self.progress = progress
+        narrow = engine.gradient_dtype if engine.narrow_gradients else None
+        self.subspace = CapabilitySubspace(
+            group_parameters(engine.names, arguments.ogpsa_granularity),
+            mode=arguments.ogpsa_mode,
+            tolerance=arguments.ogpsa_tolerance,
+            energy=arguments.ogpsa_energy,
+            dtype=arguments.subspace_dtype or narrow,
+            offload=arguments.ogpsa_offload,
+            reduce=engine.reduce,
+        )
+        self.window = Window(self.references)
+        self._resumed = False
+
+    def on_step_begin(self, step: int) -> None:
+        """Refresh the subspace if it is due. Gradient buffers must be empty.
+
+        Args:
+            step: number of optimizer steps taken so far, t.
+        """
+        due = step % self.arguments.refresh_steps == 0
+        if self._resumed:  # the first step after a checkpoint: without its subspace a new one is due at once
+            due, self._resumed = due or self.subspace.directions == 0, False
+        if due and self.chunks:
+            self.refresh(step)
+
+    def refresh(self, step: int) -> None:
+        """Compute the reference gradients at the current parameters and span the subspace by them."""
+        started = time.perf_counter()
+        losses: list[float] = []
+        with isolated_randomness(self.arguments.ogpsa_seed + step):
+            accepted = self.subspace.refresh(self._reference_gradients(losses), len(self.chunks))
+        self.engine.discard()
+        if not accepted:
+            broken = [r.name for (r, _), loss in zip(self.chunks, losses, strict=False) if not math.isfinite(loss)]
+            logger.warning(
+                "Step %d: the reference gradient%s is not finite; %s. Training goes on.",
+                step,
+                f" of {', '.join(dict.fromkeys(broken))}" if broken else "",
+                "the previous subspace is kept" if self.subspace.directions else "there is no subspace yet",
+            )
+        self.log(
+            {
+                **self.window.reference_losses(losses),
+                "ogpsa/refresh_step": step,
+                "ogpsa/refresh_accepted": float(accepted),
+                "ogpsa/refresh_seconds": time.perf_counter() - started,
+                "ogpsa/rank": self.mean_rank(),
+            }
+        )
+
+    def _reference_gradients(self, losses: list[float]) -> Iterator[Gradients]:
+        rows = sum(len(r.chunks[chunk]) for r, chunk in self.chunks)
+        with self.progress(rows) as advance:
+            for reference, chunk in self.chunks:
+                gradients, loss = collect_gradient(
+                    self.engine, reference, chunk, self.batch_size, self.mean_loss, advance
+                )
+                losses.append(loss)
+                yield gradients
+                self.engine.discard()
+
+    def before_clipping(self, measure: bool = False) -> None:
+        """Project the accumulated, reduced gradient; call it once per optimizer step, before clipping.
+
+        Args:
+            measure: also measure the overlap that is left (one more read of the gradient and the subspace).
+        """
+        if not self.chunks:
+            return
+        gradients = self.engine.local_gradients()
+        if self.arguments.ogpsa_monitor_only:
+            self.window.add(self.subspace.measure(gradients), self.subspace)
+            return
+        self.window.add(self.subspace.project_(gradients, measure), self.subspace)
+        self.engine.commit()
+
+    def mean_rank(self) -> float:
+        """Rank of the subspace, averaged over groups."""
+        ranks = self.subspace.ranks.double()
+        return float(ranks.mean()) if ranks.numel() else 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Figures averaged over the steps since the last call."""
+        return self.window.read()
+
+    def fingerprint(self) -> str:
+        """Hash of everything that a stored subspace must agree on with this run."""
+        return checkpoint.fingerprint(
+            names=self.engine.names,
+            shapes=[list(shape) for shape in self.engine.shapes],
+            shards=1 if self.engine.replicated else self.engine.world_size,
+            references=[(r.name, r.fingerprint, [len(c) for c in r.chunks]) for r in self.references],
+            granularity=self.arguments.ogpsa_granularity,
+            tolerance=self.arguments.ogpsa_tolerance,
+            energy=self.arguments.ogpsa_energy,
+            dtype=str(self.subspace.dtype),
+        )
+
+    def save(self, folder: Path, writes_shared: bool) -> None:
+        """Store the subspace in a checkpoint folder.
+
+        Args:
+            folder: the checkpoint's folder.
+            writes_shared: whether this process writes what all ranks have in common.
+        """
+        if self.subspace.directions and (writes_shared or not self.engine.replicated):
+            checkpoint.save(folder, self._shard(), self.subspace.state_dict(), self.fingerprint())
+
+    def resume(self, folder: Path) -> None:
+        """Restore the subspace of a checkpoint; where it is missing or does not fit, it is computed anew."""
+        self._resumed = True
+        state, reason = checkpoint.load(folder, self._shard(), self.fingerprint())
+        # Ranks must agree: one that computes alone would wait for the others for ever.
+        missing = self.engine.sum_over_ranks(torch.tensor(float(state is None), device=self.engine.device))
+        if state is not None and missing == 0:
+            self.subspace.load_state_dict(state, self.engine.parameters())
+        elif self.chunks:
+            why = reason or "another rank has none"
+            logger.warning("The subspace is computed anew: %s. The resumed run may differ from an unbroken one.", why)
+
+    def _shard(self) -> str:
+        return "shared" if self.engine.replicated else f"rank-{self.engine.rank:05d}-of-{self.engine.world_size:05d}"

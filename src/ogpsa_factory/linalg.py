@@ -1,0 +1,97 @@
+"""Linear algebra of the subspace: small dense matrices in float64, long vectors piece by piece in float32.
+
+No temporary is larger than a piece, and sums over pieces are kept in float64, so that narrow gradients lose nothing
+but their own precision.
+"""
+
+import torch
+from torch import Tensor
+
+
+PIECE = 1 << 20  # elements; short enough for float32 sums within a piece to be accurate
+
+
+def add_gram(gram: Tensor, rows: Tensor) -> None:
+    """Add ``rows rows^T`` to ``gram``.
+
+    Args:
+        gram: of shape ``[k, k]``, float64, on the CPU; changed in place.
+        rows: of shape ``[k, n]``, any floating dtype and device.
+    """
+    for piece in rows.split(PIECE, dim=1):
+        wide = piece.double()
+        gram += (wide @ wide.T).cpu()
+
+
+def mix_rows(rows: Tensor, mix: Tensor) -> None:
+    """Replace ``rows`` by ``mix @ rows``, in place, rounding once.
+
+    Args:
+        rows: of shape ``[k, n]``.
+        mix: of shape ``[k, k]``, float64.
+    """
+    for piece in rows.split(PIECE, dim=1):
+        piece.copy_(mix @ piece.double())
+
+
+def add_inner_products(sums: Tensor, squared: Tensor, rows: Tensor | None, vector: Tensor) -> None:
+    """Add ``rows @ vector`` to ``sums`` and the squared norm of ``vector`` to ``squared``.
+
+    Args:
+        sums: of shape ``[k]``, float64; changed in place.
+        squared: scalar, float64; changed in place.
+        rows: of shape ``[k, n]`` in any dtype and place, or None for no rows.
+        vector: ``n`` numbers in any shape and dtype.
+    """
+    flat = vector.reshape(-1)
+    for start in range(0, flat.numel(), PIECE):
+        part = flat[start : start + PIECE].float()
+        squared += part.dot(part)
+        if rows is not None:
+            sums += rows[:, start : start + PIECE].to(part.device, torch.float32).mv(part)
+
+
+def subtract_rows(vector: Tensor, rows: Tensor, coefficients: Tensor) -> None:
+    """``vector -= rows^T coefficients`` in place.
+
+    Args:
+        vector: ``n`` numbers in any shape and dtype.
+        rows: of shape ``[k, n]`` in any dtype and place.
+        coefficients: of shape ``[k]``.
+    """
+    flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
+    weights = coefficients.float()
+    for start in range(0, flat.numel(), PIECE):
+        part = flat[start : start + PIECE]
+        piece = rows[:, start : start + PIECE].to(part.device, torch.float32)
+        if part.dtype == torch.float32:
+            part.addmv_(piece.T, weights, alpha=-1)
+        else:
+            part.copy_(part.float().addmv_(piece.T, weights, alpha=-1))
+    if flat.data_ptr() != vector.data_ptr():
+        vector.copy_(flat.view_as(vector))
+
+
+def orthonormalise(gram: Tensor, tolerance: float, energy: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the matrices that turn reference gradients into an orthonormal basis, all groups in one batch.
+
+    Args:
+        gram: of shape ``[groups, k, k]``, float64.
+        tolerance: relative singular value at or below which a direction is dropped.
+        energy: share of the squared norm to keep.
+
+    Returns:
+        ``transform`` with ``U = transform @ G`` (rows), ``coordinates`` of the unit-normalised references in ``U``
+        (columns), both of shape ``[groups, k, k]``, and the references' ``norms`` of shape ``[groups, k]``.
+    """
+    norms = gram.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, 0.0)
+    values, vectors = torch.linalg.eigh(gram * inverse[:, :, None] * inverse[:, None, :])
+    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
+    explained_before = values.cumsum(-1) - values
+    floor = max(tolerance**2, gram.shape[-1] * torch.finfo(torch.float64).eps)  # below it, eigenvalues are rounding
+    keep = (values > floor * values[:, :1]) & (explained_before < energy * values.sum(-1, keepdim=True))
+    root = torch.where(keep, values, 0.0).sqrt()
+    inverse_root = torch.where(keep, values, 1.0).rsqrt() * keep
+    transform = inverse_root[:, :, None] * vectors.mT * inverse[:, None, :]
+    return transform, root[:, :, None] * vectors.mT, norms

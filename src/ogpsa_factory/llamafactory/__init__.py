@@ -1,0 +1,1 @@
+"""Everything that knows LLaMA-Factory: arguments, patches, data, trainer. Imported only once LLaMA-Factory is."""

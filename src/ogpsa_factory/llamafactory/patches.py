@@ -1,0 +1,69 @@
+"""What is replaced in LLaMA-Factory, once each of the two modules has been imported."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import OGPSAError
+from . import compat
+
+
+def patch_parser(parser: Any) -> None:
+    """Make every argument list understand OGPSA's arguments.
+
+    The class is replaced inside the lists: a class of our own added to them would break ``get_train_args``, which
+    unpacks exactly five.
+
+    Args:
+        parser: the module ``llamafactory.hparams.parser``.
+
+    Raises:
+        OGPSAError: naming each attribute that this version of LLaMA-Factory lacks.
+    """
+    _require(parser)
+    from .hparams import OGPSAFinetuningArguments
+
+    for argument_classes in (parser._TRAIN_ARGS, parser._INFER_ARGS, parser._EVAL_ARGS):
+        for i, argument_class in enumerate(argument_classes):
+            if argument_class is parser.FinetuningArguments:
+                argument_classes[i] = OGPSAFinetuningArguments
+
+
+def patch_tuner(tuner: Any) -> None:
+    """Let training stages run with OGPSA where ``use_ogpsa`` is on.
+
+    Args:
+        tuner: the module ``llamafactory.train.tuner``.
+
+    Raises:
+        OGPSAError: naming each attribute that this version of LLaMA-Factory lacks.
+    """
+    _require(tuner)
+    from .workflow import with_ogpsa
+
+    if not hasattr(tuner.run_sft, "__wrapped__"):
+        tuner.run_sft = with_ogpsa(tuner.run_sft)
+        tuner.read_args = _reading_json(tuner.read_args)
+
+
+def _reading_json(read_args: Callable[..., Any]) -> Callable[..., Any]:
+    """Read JSON files: LLaMA-Factory 0.9.5 hands a path to ``json.load``, so ``train config.json`` fails there."""
+
+    def read(args: dict[str, Any] | list[str] | None = None) -> dict[str, Any] | list[str]:
+        if args is None and len(sys.argv) > 1 and sys.argv[1].endswith(".json"):
+            from omegaconf import OmegaConf
+
+            config = OmegaConf.create(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+            args = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_cli(sys.argv[2:])))  # type: ignore
+        return read_args(args)
+
+    return read
+
+
+def _require(module: ModuleType) -> None:
+    sentences = compat.missing_from(module)
+    if sentences:
+        raise OGPSAError(" ".join(sentences))

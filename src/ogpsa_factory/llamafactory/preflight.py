@@ -1,0 +1,93 @@
+"""Refusals and checks before the model loads: what OGPSA cannot do in this version, said by name."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ..engines import SUPPORT
+from ..errors import OGPSAError
+
+
+logger = logging.getLogger(__name__)
+
+# (arguments object, attribute, what it is). All of them step inside the backward pass or keep gradients elsewhere.
+_REFUSED_SWITCHES = [
+    ("finetuning", "use_mca", "Megatron (MCA)"),
+    ("finetuning", "use_hyper_parallel", "HyperParallel"),
+    ("finetuning", "use_badam", "BAdam (it trains one block of parameters at a time)"),
+    ("finetuning", "galore_layerwise", "layer-wise GaLore (it steps inside the backward pass)"),
+    ("finetuning", "apollo_layerwise", "layer-wise APOLLO (it steps inside the backward pass)"),
+    ("model", "use_kt", "KTransformers"),
+    ("model", "use_unsloth", "Unsloth"),
+    ("training", "use_megatron_bridge", "Megatron-Bridge"),
+    ("training", "fp16", "fp16 with loss scaling (use bf16: true or full precision)"),
+    ("training", "fp8", "FP8"),
+    ("training", "parallelism_config", "tensor, context or sequence parallelism"),
+]
+_STEPPING_IN_BACKWARD = ("lomo", "layerwise")
+
+
+def check_supported(model_args: Any, training_args: Any, finetuning_args: Any) -> None:
+    """Refuse engines and optimizers whose gradients OGPSA cannot reach.
+
+    Args:
+        model_args: LLaMA-Factory's model arguments.
+        training_args: its training arguments.
+        finetuning_args: its fine-tuning arguments.
+
+    Raises:
+        OGPSAError: naming the option that stands in the way.
+    """
+    groups = {"model": model_args, "training": training_args, "finetuning": finetuning_args}
+    for group, attribute, what in _REFUSED_SWITCHES:
+        if getattr(groups[group], attribute, None):
+            raise OGPSAError(f"use_ogpsa does not work with {attribute}: {what} is not supported. Switch it off.")
+
+    optimizer = str(getattr(training_args.optim, "value", training_args.optim))
+    if any(word in optimizer for word in _STEPPING_IN_BACKWARD):
+        raise OGPSAError(
+            f"use_ogpsa does not work with optim: {optimizer}: it steps inside the backward pass, so there is no "
+            "accumulated gradient to project. Use e.g. optim: adamw_torch."
+        )
+    if training_args.deepspeed or _asked("ACCELERATE_USE_DEEPSPEED"):
+        raise OGPSAError(
+            f"use_ogpsa with DeepSpeed is {SUPPORT['DeepSpeed ZeRO']}. Remove deepspeed to train with DDP."
+        )
+    if training_args.fsdp or _asked("ACCELERATE_USE_FSDP"):
+        raise OGPSAError(f"use_ogpsa with FSDP is {SUPPORT['FSDP']}. Remove fsdp to train with DDP.")
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
+
+
+def skip_broken_checkpoint(training_args: Any) -> None:
+    """Resume from the last *complete* checkpoint if the last one was cut short, e.g. by a kill while it was written.
+
+    The Trainer writes ``trainer_state.json`` last, so a checkpoint that has a readable one is whole. Only checkpoints
+    in the run's own output folder are passed over; one that the user names elsewhere is left to the Trainer.
+
+    Args:
+        training_args: LLaMA-Factory's training arguments; ``resume_from_checkpoint`` is changed in place.
+    """
+    chosen = training_args.resume_from_checkpoint
+    if not isinstance(chosen, str) or Path(chosen).resolve().parent != Path(training_args.output_dir).resolve():
+        return
+    if _is_complete(Path(chosen)):
+        return
+    whole = [path for path in Path(training_args.output_dir).glob("checkpoint-*") if _is_complete(path)]
+    best = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    logger.warning(
+        "%s is incomplete; %s.", chosen, f"resuming from {best}" if best else "training starts from the beginning"
+    )
+    training_args.resume_from_checkpoint = None if best is None else str(best)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""The trainer mixin: where in a training loop the controller is called."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .. import report
+from ..arguments import OGPSAArguments
+from ..controller import Controller
+from ..engines import NativeEngine
+from ..reference import ReferenceSet
+
+
+logger = logging.getLogger(__name__)
+
+
+class _StepCallback(TrainerCallback):
+    """Calls the controller where the Trainer has nothing to override: outside ``no_sync``, with empty gradients."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set up once the model is wrapped and a checkpoint's weights are loaded."""
+        self.trainer.start_ogpsa()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refresh the subspace if it is due."""
+        self.trainer.ogpsa.on_step_begin(state.global_step)
+
+
+class OGPSATrainerMixin:
+    """Adds OGPSA to a Trainer; the subclass that :func:`make_trainer_class` makes sets the two attributes."""
+
+    ogpsa_arguments: OGPSAArguments
+    ogpsa_references: Sequence[ReferenceSet]
+    ogpsa: Controller
+    _resume_folder: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(_StepCallback(self))  # type: ignore[attr-defined]
+
+    def start_ogpsa(self: Any) -> None:
+        """Make the controller for the wrapped model, and restore its subspace when resuming."""
+        batch_size = self.ogpsa_arguments.ogpsa_reference_batch_size or self.args.per_device_train_batch_size
+        self.ogpsa = Controller(
+            self.ogpsa_arguments,
+            NativeEngine(self.model, self.model_wrapped),
+            self.ogpsa_references,
+            mean_loss=self.reference_loss,
+            batch_size=batch_size,
+            log=self.log,
+            progress=self.reference_progress,
+        )
+        if self._resume_folder is not None:
+            self.ogpsa.resume(Path(self._resume_folder))
+
+    def reference_loss(self: Any, features: list[dict[str, Any]]) -> Tensor:
+        """Mean cross-entropy per label token, computed as the training loop computes its forward pass."""
+        self.model_wrapped.train()  # gradient checkpointing is off in evaluation mode
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers keep two sets of weights
+            self.optimizer.train()
+        inputs = self._prepare_inputs(self.data_collator(features))
+        with self.compute_loss_context_manager():
+            return self.model_wrapped(**inputs)["loss"]
+
+    @contextmanager
+    def reference_progress(self: Any, rows: int) -> Iterator[Callable[[int], Any]]:
+        """A bar on the main process that vanishes when the refresh is done."""
+        hidden = self.args.disable_tqdm or not self.is_local_process_zero()
+        with tqdm(total=rows, desc="Reference gradients", unit="row", leave=False, disable=hidden) as bar:
+            yield bar.update
+
+    def training_step(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Project after the last backward pass of an accumulation: before clipping, which comes next."""
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if self.accelerator.sync_gradients:
+            step = self.state.global_step + 1
+            self.ogpsa.before_clipping(measure=self.state.logging_steps > 0 and step % self.state.logging_steps == 0)
+        return loss
+
+    def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the projection's figures to every training log entry."""
+        if "loss" in logs:
+            logs.update(self.ogpsa.metrics())
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        self._resume_folder = checkpoint
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        # Before the Trainer's own files, the last of which marks a checkpoint as complete.
+        if not self.args.save_only_model:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.ogpsa.save(folder, writes_shared=self.args.should_save)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+    def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the model card with a section on OGPSA (the way to a hub; see ``workflow`` for the local one)."""
+        super().create_model_card(*args, **kwargs)  # type: ignore[misc]
+        if self.is_world_process_zero():
+            report.extend_model_card(Path(self.args.output_dir), self.ogpsa_arguments, self.ogpsa_references)
+
+
+def make_trainer_class(
+    base: type, arguments: OGPSAArguments, references: Sequence[ReferenceSet], created: Callable[[Any], None]
+) -> type:
+    """Make the subclass of one of LLaMA-Factory's trainers that runs OGPSA.
+
+    Args:
+        base: LLaMA-Factory's trainer class.
+        arguments: validated arguments.
+        references: loaded reference sets.
+        created: called with the trainer when it is made.
+
+    Returns:
+        A class that takes the arguments of ``base``.
+    """
+
+    class OGPSATrainer(OGPSATrainerMixin, base):  # type: ignore[misc,valid-type]
+        ogpsa_arguments = arguments
+        ogpsa_references = references
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            created(self)
+
+    OGPSATrainer.__name__ = OGPSATrainer.__qualname__ = f"OGPSA{base.__name__.removeprefix('Custom')}"
+    return OGPSATrainer

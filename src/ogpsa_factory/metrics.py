@@ -1,0 +1,78 @@
+"""Figures for the logs: how much of the update lies in the capability subspace, set by set.
+
+Nothing is read from the device before the log is written, so a step costs no host synchronisation.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .reference import ReferenceSet
+from .subspace import CapabilitySubspace, Projection
+
+
+class Window:
+    """Averages over the optimizer steps between two log entries.
+
+    Args:
+        references: the reference sets, in the order of the subspace's directions.
+    """
+
+    def __init__(self, references: Sequence[ReferenceSet]) -> None:
+        self.names = [r.name for r in references]
+        # A set's own gradient is the token-weighted mean of its chunks': one row of weights per set, [sets, k].
+        shares = [torch.tensor(r.chunk_tokens, dtype=torch.float64) for r in references]
+        self.weights = torch.block_diag(*[(s / s.sum())[None] for s in shares]) if shares else torch.zeros(0, 0)
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, projection: Projection, subspace: CapabilitySubspace) -> None:
+        """Take in one step.
+
+        Args:
+            projection: what the step's projection did.
+            subspace: the subspace it was done with.
+        """
+        if subspace.directions == 0:
+            return
+        device = projection.norm.device
+        gram = subspace.gram.to(device)
+        weights = self.weights.to(device)
+        norms = torch.einsum("sk,kl,sl->s", weights, gram, weights).clamp_min(0).sqrt()
+        self._add("removed_ratio", projection.removed / projection.norm)
+        self._add("cos", (weights @ projection.inner) / (norms * projection.norm))
+        if projection.inner_after is not None:
+            left = (projection.norm.square() - projection.removed.square()).clamp_min(0).sqrt()
+            self._add("cos_after", (weights @ projection.inner_after) / (norms * left))
+
+    def _add(self, key: str, value: Tensor) -> None:
+        value = torch.nan_to_num(value)  # 0/0: a zero gradient has no direction
+        self._sums[key] = self._sums[key] + value if key in self._sums else value
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Return the averages and start a new window.
+
+        Returns:
+            ``ogpsa/removed_ratio`` (norm of what was removed over the gradient's norm), ``ogpsa/cos/<set>`` (cosine
+            between the gradient and the set's reference gradient before the projection) and ``ogpsa/cos_after/<set>``
+            (after it, on the steps where it was measured). Empty if there was no step.
+        """
+        figures: dict[str, float] = {}
+        for key, total in self._sums.items():
+            mean = (total / self._counts[key]).tolist()
+            if isinstance(mean, float):
+                figures[f"ogpsa/{key}"] = mean
+            else:
+                figures.update({f"ogpsa/{key}/{name}": value for name, value in zip(self.names, mean, strict=True)})
+        self._sums, self._counts = {}, {}
+        return figures
+
+    def reference_losses(self, chunk_losses: Sequence[float]) -> dict[str, float]:
+        """Mean loss per label token of every set, from its chunks' losses in order."""
+        losses = torch.tensor(chunk_losses, dtype=torch.float64)
+        return {
+            f"ogpsa/reference_loss/{name}": float(shares[shares > 0].dot(losses[shares > 0]))
+            for name, shares in zip(self.names, self.weights, strict=True)
+        }

@@ -1,0 +1,248 @@
+"""The capability subspace: reference gradients in, an orthonormal basis out, and the projection against it.
+
+Pure PyTorch. A *direction* is one reference gradient, given as a list of tensors (one per parameter, or per local
+shard of a parameter); a *group* is a set of tensors projected together (see :mod:`ogpsa_factory.grouping`). For every
+group with reference gradients ``G = [g_1 .. g_k]`` the subspace keeps an orthonormal basis ``U`` of ``span(G)`` and
+replaces a gradient ``g`` by ``g - U U^T g`` (arXiv 2602.07892, the projected update of Algorithm 1).
+
+Only sums over elements are ever shared between ranks: with sharded gradients pass ``reduce``, which must sum its
+argument over the ranks that hold the other shards. The traffic is ``groups * k`` float64 numbers per step.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .conflict import conflict_coefficients
+from .linalg import add_gram, add_inner_products, mix_rows, orthonormalise, subtract_rows
+
+
+Mode = Literal["orthogonal", "conflict"]
+Gradients = Sequence[Tensor | None]
+
+MAX_DIRECTIONS = 64
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What one projection did. Everything stays on the gradient's device until it is read.
+
+    Attributes:
+        norm: norm of the gradient before the projection, scalar, float64.
+        removed: norm of the component that was removed, scalar, float64.
+        inner: inner products with every reference gradient before the projection, of shape ``[k]``, float64.
+        inner_after: the same, measured after the projection, or None if ``measure`` was not asked for.
+    """
+
+    norm: Tensor
+    removed: Tensor
+    inner: Tensor
+    inner_after: Tensor | None
+
+
+class CapabilitySubspace:
+    """Span of reference gradients, and the projection of gradients onto its orthogonal complement.
+
+    Args:
+        groups: group index of each tensor, from :func:`~ogpsa_factory.grouping.group_parameters`; None puts every
+            tensor in its own group.
+        mode: ``orthogonal`` removes the whole component in the subspace; ``conflict`` removes only what would raise a
+            reference loss (see :mod:`ogpsa_factory.conflict`).
+        tolerance: a direction is dropped where its singular value, relative to the largest one of the unit-normalised
+            reference gradients of its group, is at most this.
+        energy: keep the fewest leading directions that explain this share (0..1] of the unit-normalised reference
+            gradients' squared norm, group by group.
+        dtype: in which the basis is stored; None keeps the reference gradients' dtype.
+        offload: keep the basis in host memory (pinned if there is a GPU) and bring it over piece by piece.
+        reduce: sums a tensor over the ranks that hold the other shards, and returns it; None for whole gradients.
+
+    Attributes:
+        gram: inner products between the reference gradients over all groups, of shape ``[k, k]``, float64.
+
+    Raises:
+        ValueError: for an unknown mode, or a tolerance or energy outside its range.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[int] | None = None,
+        *,
+        mode: Mode = "orthogonal",
+        tolerance: float = 1e-4,
+        energy: float = 1.0,
+        dtype: torch.dtype | None = None,
+        offload: bool = False,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if mode not in ("orthogonal", "conflict"):
+            raise ValueError(f"mode must be orthogonal or conflict, got {mode!r}.")
+        if not 0.0 <= tolerance < 1.0:
+            raise ValueError(f"tolerance must be in [0, 1), got {tolerance}.")
+        if not 0.0 < energy <= 1.0:
+            raise ValueError(f"energy must be in (0, 1], got {energy}.")
+        self.groups = None if groups is None else list(groups)
+        self.mode = mode
+        self.tolerance = tolerance
+        self.energy = energy
+        self.dtype = dtype
+        self.offload = offload
+        self.reduce = reduce or (lambda tensor: tensor)
+        self.basis: list[Tensor | None] = []  # per tensor, of shape [k, numel]; rows beyond a group's rank are zero
+        self._set_coordinates(torch.zeros(0, 0, 0, dtype=torch.float64), torch.zeros(0, 0, dtype=torch.float64))
+
+    @property
+    def directions(self) -> int:
+        """Number of reference gradients k the subspace was made from, 0 while it is empty."""
+        return self.coordinates.shape[-1]
+
+    @property
+    def ranks(self) -> Tensor:
+        """Rank of the subspace in each group, of shape ``[groups]``, int64."""
+        return (self.coordinates.abs().amax(dim=2) > 0).sum(dim=1) if self.directions else torch.zeros(0).long()
+
+    def refresh(self, references: Iterable[Gradients], count: int | None = None) -> bool:
+        """Replace the subspace by the span of new reference gradients.
+
+        Args:
+            references: k lists of tensors, one tensor (or None for "no gradient") per parameter, always in the same
+                order. Each list is copied before the next one is asked for, so a generator may reuse its buffers.
+            count: k, needed if ``references`` has no length.
+
+        Returns:
+            False if a reference gradient is not finite: the previous subspace is then kept, on all ranks alike.
+
+        Raises:
+            ValueError: for more than 64 directions, or lists that do not match each other or ``groups``.
+        """
+        count = len(references) if count is None else count  # type: ignore[arg-type]
+        if count > MAX_DIRECTIONS:
+            raise ValueError(f"A subspace takes at most {MAX_DIRECTIONS} directions, got {count}.")
+        stacked: list[Tensor | None] = []
+        for row, gradients in enumerate(references):
+            if row == 0:
+                stacked = [None] * len(gradients)
+            if len(gradients) != len(stacked) or (self.groups is not None and len(gradients) != len(self.groups)):
+                raise ValueError(
+                    f"Reference gradient {row} has {len(gradients)} tensors, {len(self.groups or stacked)} tensors are due."
+                )
+            for i, gradient in enumerate(gradients):
+                if gradient is not None:
+                    stack = stacked[i]
+                    if stack is None:
+                        stack = stacked[i] = self._allocate(count, gradient)
+                    stack[row].copy_(gradient.detach().reshape(-1))
+        if count and not stacked:
+            raise ValueError(f"{count} reference gradients were announced and none was given.")
+
+        groups = self.groups if self.groups is not None else list(range(len(stacked)))
+        gram = torch.zeros(max(groups, default=-1) + 1, count, count, dtype=torch.float64)
+        for group, stack in zip(groups, stacked, strict=True):
+            if stack is not None:
+                add_gram(gram[group], stack)
+        gram = self.reduce(gram)
+        if not torch.isfinite(gram).all():
+            return False
+
+        transform, coordinates, norms = orthonormalise(gram, self.tolerance, self.energy)
+        for group, stack in zip(groups, stacked, strict=True):
+            if stack is not None:
+                mix_rows(stack, transform[group].to(stack.device))
+        self.groups, self.basis = groups, stacked
+        self._set_coordinates(coordinates, norms)
+        return True
+
+    def project_(self, gradients: Gradients, measure: bool = False) -> Projection:
+        """Remove the component in the subspace from ``gradients``, in place.
+
+        Args:
+            gradients: one tensor or None per parameter, in the order of the reference gradients. A group whose
+                gradient is not finite is left as it is.
+            measure: also compute the inner products with the references after the projection (one more read).
+
+        Returns:
+            What was removed. Without a subspace nothing is touched and all figures are zero.
+
+        Raises:
+            ValueError: if the number of tensors differs from the reference gradients'.
+        """
+        if self.directions == 0:
+            zero = torch.zeros((), dtype=torch.float64)
+            return Projection(zero, zero, zero.new_zeros(0), None)
+        inner, squared = self._inner_products(gradients)
+        remove = inner if self.mode == "orthogonal" else conflict_coefficients(self.coordinates, inner)
+        remove = torch.nan_to_num(remove, nan=0.0, posinf=0.0, neginf=0.0)
+        for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
+            if basis is not None and gradient is not None:
+                subtract_rows(gradient, basis, remove[group])
+        return Projection(
+            norm=squared.sqrt(),
+            removed=remove.square().sum().sqrt(),
+            inner=self._reference_inner(inner),
+            inner_after=self._reference_inner(self._inner_products(gradients)[0]) if measure else None,
+        )
+
+    def measure(self, gradients: Gradients) -> Projection:
+        """Compute what :meth:`project_` would find before it changes anything, and change nothing."""
+        if self.directions == 0:
+            return self.project_(gradients)
+        inner, squared = self._inner_products(gradients)
+        return Projection(squared.sqrt(), squared.new_zeros(()), self._reference_inner(inner), None)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything :meth:`load_state_dict` needs: ``basis.<i>``, ``coordinates`` and ``norms``."""
+        state = {f"basis.{i}": basis for i, basis in enumerate(self.basis) if basis is not None}
+        return {**state, "coordinates": self.coordinates, "norms": self.norms}
+
+    def load_state_dict(self, state: dict[str, Tensor], like: Sequence[Tensor]) -> None:
+        """Restore a subspace.
+
+        Args:
+            state: from :meth:`state_dict`.
+            like: the parameters (or local shards), whose devices the basis goes to.
+
+        Raises:
+            ValueError: if the stored basis does not have the parameters' sizes.
+        """
+        basis: list[Tensor | None] = []
+        for i, tensor in enumerate(like):
+            stored = state.get(f"basis.{i}")
+            if stored is not None and stored.shape[1] != tensor.numel():
+                raise ValueError(f"Stored basis {i} has {stored.shape[1]} elements, the parameter {tensor.numel()}.")
+            basis.append(None if stored is None else stored.to(self._device(tensor)))
+        self.basis = basis
+        self._set_coordinates(state["coordinates"], state["norms"])
+        self.groups = self.groups if self.groups is not None else list(range(len(basis)))
+
+    def _set_coordinates(self, coordinates: Tensor, norms: Tensor) -> None:
+        self.coordinates = coordinates  # [groups, k, k]: unit-normalised references in the basis, one per column
+        self.norms = norms  # [groups, k]: norm of each reference within each group
+        self._scaled = coordinates * norms[:, None, :]
+        self.gram = torch.einsum("grk,grl->kl", self._scaled, self._scaled)
+
+    def _device(self, tensor: Tensor) -> torch.device:
+        return torch.device("cpu") if self.offload else tensor.device
+
+    def _allocate(self, count: int, gradient: Tensor) -> Tensor:
+        pinned = self.offload and gradient.is_cuda
+        dtype = self.dtype or gradient.dtype
+        return torch.zeros(count, gradient.numel(), dtype=dtype, device=self._device(gradient), pin_memory=pinned)
+
+    def _inner_products(self, gradients: Gradients) -> tuple[Tensor, Tensor]:
+        """Coefficients ``U^T g`` of every group, of shape ``[groups, k]``, and the squared norm of the gradient."""
+        if len(gradients) != len(self.basis):
+            raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis)}.")
+        groups, k = self.norms.shape
+        device = next((g.device for g in gradients if g is not None), torch.device("cpu"))
+        sums = torch.zeros(groups * k + 1, dtype=torch.float64, device=device)
+        table, squared = sums[:-1].view(groups, k), sums[-1]
+        for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
+            if gradient is not None:
+                add_inner_products(table[group], squared, basis, gradient)
+        sums = self.reduce(sums)
+        return sums[:-1].view(groups, k), sums[-1]
+
+    def _reference_inner(self, inner: Tensor) -> Tensor:
+        return torch.einsum("grk,gr->k", self._scaled.to(inner.device), inner)

@@ -1,0 +1,135 @@
+"""A toy model and toy data, so that tests need no download: random weights, a word-level tokenizer, generated rows."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+WORDS = [f"w{i}" for i in range(60)]
+SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]
+ROLES = ["system", "user", "assistant", "You", "are", "a", "helpful", "."]
+
+
+@dataclass
+class Toy:
+    """A folder with a random model and registered data sets, and the arguments of a short SFT run on them."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def config(self, output: str = "out", **changes: Any) -> dict[str, Any]:
+        config = {
+            "model_name_or_path": str(self.root / "model"),
+            "stage": "sft",
+            "do_train": True,
+            "finetuning_type": "full",
+            "dataset": "safety",
+            "dataset_dir": str(self.data),
+            "template": "chatml",
+            "cutoff_len": 64,
+            "output_dir": str(self.root / output),
+            "overwrite_output_dir": True,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant",
+            "max_steps": 6,
+            "optim": "adamw_torch",
+            "max_grad_norm": 1.0,
+            "weight_decay": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "overwrite_cache": True,
+        }
+        return {**config, **changes}
+
+    def ogpsa(self, output: str = "out", **changes: Any) -> dict[str, Any]:
+        own = {"use_ogpsa": True, "ogpsa_reference_dataset": "ref_a,ref_b", "ogpsa_refresh_steps": 2}
+        return self.config(output, **{**own, **changes})
+
+    def write(self, name: str, rows: list[dict[str, Any]], **entry: Any) -> None:
+        """Write a data set and register it."""
+        (self.data / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
+        info_path = self.data / "dataset_info.json"
+        info = json.loads(info_path.read_text()) if info_path.exists() else {}
+        info[name] = {"file_name": f"{name}.json", **entry}
+        info_path.write_text(json.dumps(info), encoding="utf-8")
+
+    def weights(self, output: str = "out") -> dict[str, Any]:
+        from safetensors.torch import load_file
+
+        return load_file(self.root / output / "model.safetensors")
+
+
+def make_rows(count: int, seed: int, words: list[str] = WORDS) -> list[dict[str, str]]:
+    rng = random.Random(seed)
+
+    def phrase() -> str:
+        return " ".join(rng.choice(words) for _ in range(rng.randint(2, 9)))
+
+    return [{"instruction": phrase(), "input": "", "output": phrase()} for _ in range(count)]
+
+
+def save_toy_model(folder: Path, **changes: Any) -> None:
+    """Save a random Qwen2 model of about 20,000 parameters with its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, "<unk>", *ROLES, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+    ).save_pretrained(folder)
+    settings = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": False,
+        "pad_token_id": vocabulary["<pad>"],
+        "eos_token_id": vocabulary["<|im_end|>"],
+    }
+    torch.manual_seed(7)
+    Qwen2ForCausalLM(Qwen2Config(**{**settings, **changes})).save_pretrained(folder)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    toy = Toy(tmp_path)
+    toy.data.mkdir()
+    save_toy_model(tmp_path / "model")
+    toy.write("safety", make_rows(40, seed=1))
+    toy.write("ref_a", make_rows(7, seed=2, words=WORDS[:20]))
+    toy.write("ref_b", make_rows(5, seed=3, words=WORDS[20:]))
+    return toy
+
+
+@pytest.fixture
+def run() -> Callable[[dict[str, Any]], Any]:
+    """Run LLaMA-Factory in this process, with the plugin in it, as ``run_exp`` does."""
+    from ogpsa_factory import install
+
+    install()
+    from llamafactory.train.tuner import run_exp
+
+    return run_exp

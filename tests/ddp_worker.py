@@ -1,0 +1,14 @@
+"""Runs several LLaMA-Factory configurations one after the other in each rank of a ``torchrun``."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+from llamafactory.train.tuner import run_exp
+
+
+destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None  # a run ends by destroying the group
+for config in json.loads(Path(sys.argv[1]).read_text()):
+    run_exp(config)
+destroy()
