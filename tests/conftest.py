@@ -1,8 +1,12 @@
 """A toy model and toy data, so that tests need no download: random weights, a word-level tokenizer, generated rows."""
 
 import json
+import logging
+import os
 import random
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,3 +137,30 @@ def run() -> Callable[[dict[str, Any]], Any]:
     from llamafactory.train.tuner import run_exp
 
     return run_exp
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """What the plugin has logged so far; its logger does not propagate during a run, as LLaMA-Factory's does not."""
+    logging.getLogger("ogpsa_factory").addHandler(caplog.handler)
+    yield lambda: "\n".join(record.getMessage() for record in caplog.records)
+    logging.getLogger("ogpsa_factory").removeHandler(caplog.handler)
+
+
+def report(toy: Toy, output: str = "out") -> dict[str, Any]:
+    return json.loads((toy.root / output / "ogpsa_report.json").read_text(encoding="utf-8"))
+
+
+def logged(toy: Toy, key: str, output: str = "out") -> list[float]:
+    """Values of one figure in the order in which they were logged."""
+    return [entry[key] for entry in report(toy, output)["history"] if key in entry]
+
+
+def torchrun(toy: Toy, configs: list[dict[str, Any]], ranks: int = 2) -> None:
+    """Run configurations in one set of processes, one after the other: starting LLaMA-Factory takes longest."""
+    path = toy.root / "runs.json"
+    path.write_text(json.dumps([{**config, "ddp_backend": "gloo"} for config in configs]))
+    worker = Path(__file__).with_name("ddp_worker.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launcher, str(worker), str(path)], check=True, timeout=300, env=environment)

@@ -1,13 +1,8 @@
 """Where OGPSA must leave no trace: the weights equal plain LLaMA-Factory's bit for bit."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from conftest import logged, save_toy_model, torchrun
 
 
 # Dropout makes the comparison see any random number that the plugin draws and does not give back.
@@ -16,8 +11,6 @@ DROPOUT = {"attention_dropout": 0.1}
 
 @pytest.fixture
 def toy(toy):
-    from conftest import save_toy_model
-
     save_toy_model(toy.root / "model", **DROPOUT)
     return toy
 
@@ -56,8 +49,7 @@ def test_collecting_and_discarding_is_plain(toy, run, accumulation):
     run(toy.config("plain", gradient_accumulation_steps=accumulation))
     run(toy.ogpsa("watch", ogpsa_monitor_only=True, **{**changes, "ogpsa_refresh_steps": 1}))
     assert same(toy.weights("plain"), toy.weights("watch"))
-    history = json.loads((toy.root / "watch" / "ogpsa_report.json").read_text())["history"]
-    cosines = [entry["ogpsa/cos/ref_a"] for entry in history if "ogpsa/cos/ref_a" in entry]
+    cosines = logged(toy, "ogpsa/cos/ref_a", "watch")
     assert len(cosines) == 6 and all(0 < abs(value) <= 1 for value in cosines)
 
 
@@ -74,12 +66,15 @@ def test_stage_name_is_the_same_run(toy, run):
 
 
 @pytest.mark.slow
-def test_collecting_and_discarding_is_plain_under_ddp(toy):
-    common = {"ddp_backend": "gloo", "ogpsa_reference_batch_size": 1}
-    watch = toy.ogpsa("watch", ogpsa_monitor_only=True, **{**common, "ogpsa_refresh_steps": 1})
-    (toy.root / "runs.json").write_text(json.dumps([toy.config("plain", ddp_backend="gloo"), watch]))
-    worker = Path(__file__).with_name("ddp_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(worker)]
-    command.append(str(toy.root / "runs.json"))
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def test_under_ddp(toy):
+    """Collect and discard is plain; a run that is resumed between two refreshes ends as the unbroken one."""
+    watch = toy.ogpsa("watch", ogpsa_monitor_only=True, ogpsa_refresh_steps=1, ogpsa_reference_batch_size=1)
+    unbroken = toy.ogpsa("unbroken", ogpsa_refresh_steps=2, save_strategy="steps", save_steps=3)
+    resumed = {
+        **toy.ogpsa("resumed", ogpsa_refresh_steps=2),
+        "resume_from_checkpoint": f"{toy.root}/unbroken/checkpoint-3",
+    }
+    torchrun(toy, [toy.config("plain"), watch, unbroken, resumed])
     assert same(toy.weights("plain"), toy.weights("watch"))
+    assert same(toy.weights("unbroken"), toy.weights("resumed"))
+    assert not same(toy.weights("plain"), toy.weights("unbroken"))

@@ -1,13 +1,8 @@
 """The trainer and an independent, obvious implementation end with the same weights."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import oracle
 import pytest
+from conftest import torchrun
 
 
 STEPS = 5
@@ -53,11 +48,6 @@ def test_the_comparison_can_fail(toy, run):
 @pytest.mark.slow
 def test_two_ranks(toy):
     """All cases in one pair of processes, as starting LLaMA-Factory takes longest."""
-    runs = [config(toy, *case, output="-".join(case)) | {"ddp_backend": "gloo"} for case in CASES]
-    (toy.root / "runs.json").write_text(json.dumps(runs))
-    worker = Path(__file__).with_name("ddp_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(worker)]
-    command.append(str(toy.root / "runs.json"))
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    torchrun(toy, [config(toy, *case, output="-".join(case)) for case in CASES])
     for case in CASES:
         assert relative_error(toy, *case, ranks=2, output="-".join(case)) <= LIMIT[case[1]], case

@@ -126,7 +126,7 @@ class CapabilitySubspace:
                 stacked = [None] * len(gradients)
             if len(gradients) != len(stacked) or (self.groups is not None and len(gradients) != len(self.groups)):
                 raise ValueError(
-                    f"Reference gradient {row} has {len(gradients)} tensors, {len(self.groups or stacked)} tensors are due."
+                    f"Reference gradient {row} has {len(gradients)} tensors, {len(self.groups or stacked)} are due."
                 )
             for i, gradient in enumerate(gradients):
                 if gradient is not None:

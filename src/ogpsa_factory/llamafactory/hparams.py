@@ -8,6 +8,7 @@ from llamafactory.hparams.finetuning_args import FinetuningArguments
 from .. import _startup
 from ..arguments import OGPSAArguments
 from ..errors import OGPSAError
+from .preflight import refuse_switches
 
 
 STAGE_PREFIX = "ogpsa_"
@@ -38,4 +39,5 @@ class OGPSAFinetuningArguments(OGPSAArguments, FinetuningArguments):
             if _startup.problems:
                 raise OGPSAError("use_ogpsa is on, but OGPSA could not be hooked in: " + " ".join(_startup.problems))
             self.validate_ogpsa(self.stage)
+            refuse_switches("finetuning", self)  # before LLaMA-Factory asks for packages that would not help
         super().__post_init__()

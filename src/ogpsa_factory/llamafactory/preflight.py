@@ -12,7 +12,7 @@ from ..errors import OGPSAError
 
 logger = logging.getLogger(__name__)
 
-# (arguments object, attribute, what it is). All of them step inside the backward pass or keep gradients elsewhere.
+# (group of arguments, attribute, what it is). All of them step inside the backward pass or keep gradients elsewhere.
 _REFUSED_SWITCHES = [
     ("finetuning", "use_mca", "Megatron (MCA)"),
     ("finetuning", "use_hyper_parallel", "HyperParallel"),
@@ -40,11 +40,9 @@ def check_supported(model_args: Any, training_args: Any, finetuning_args: Any) -
     Raises:
         OGPSAError: naming the option that stands in the way.
     """
-    groups = {"model": model_args, "training": training_args, "finetuning": finetuning_args}
-    for group, attribute, what in _REFUSED_SWITCHES:
-        if getattr(groups[group], attribute, None):
-            raise OGPSAError(f"use_ogpsa does not work with {attribute}: {what} is not supported. Switch it off.")
-
+    refuse_switches("model", model_args)
+    refuse_switches("training", training_args)
+    refuse_switches("finetuning", finetuning_args)
     optimizer = str(getattr(training_args.optim, "value", training_args.optim))
     if any(word in optimizer for word in _STEPPING_IN_BACKWARD):
         raise OGPSAError(
@@ -57,6 +55,21 @@ def check_supported(model_args: Any, training_args: Any, finetuning_args: Any) -
         )
     if training_args.fsdp or _asked("ACCELERATE_USE_FSDP"):
         raise OGPSAError(f"use_ogpsa with FSDP is {SUPPORT['FSDP']}. Remove fsdp to train with DDP.")
+
+
+def refuse_switches(group: str, arguments: Any) -> None:
+    """Refuse every option of one group of arguments that OGPSA cannot work with.
+
+    Args:
+        group: ``model``, ``training`` or ``finetuning``.
+        arguments: LLaMA-Factory's arguments of that group.
+
+    Raises:
+        OGPSAError: naming the option.
+    """
+    for owner, attribute, what in _REFUSED_SWITCHES:
+        if owner == group and getattr(arguments, attribute, None):
+            raise OGPSAError(f"use_ogpsa does not work with {attribute}: {what} is not supported. Switch it off.")
 
 
 def _asked(variable: str) -> bool:

@@ -17,6 +17,8 @@ from .preflight import check_supported, skip_broken_checkpoint
 from .trainer import make_trainer_class
 
 
+logger = logging.getLogger(__name__)
+
 def with_ogpsa(run_sft: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap LLaMA-Factory's ``run_sft``; runs without ``use_ogpsa`` go straight through.
 
@@ -31,10 +33,12 @@ def with_ogpsa(run_sft: Callable[..., Any]) -> Callable[..., Any]:
     def run(
         model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        _log_like_llamafactory()
         if not (getattr(finetuning_args, "use_ogpsa", False) and training_args.do_train):
+            if getattr(finetuning_args, "ogpsa_reference_dataset", None) and training_args.do_train:
+                logger.warning("use_ogpsa is off, so ogpsa_reference_dataset is ignored: this is a plain run.")
             return run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
 
-        _log_like_llamafactory()
         check_supported(model_args, training_args, finetuning_args)
         skip_broken_checkpoint(training_args)
         references = load_reference_sets(finetuning_args, model_args, data_args, training_args)

@@ -1,0 +1,157 @@
+"""Every mistake gets a message that names it, before the model loads."""
+
+import json
+
+import pytest
+from conftest import logged, report
+
+from ogpsa_factory import OGPSAError
+
+
+@pytest.fixture
+def start(toy, run, monkeypatch):
+    """Start a run; reaching the model fails the test."""
+    from llamafactory.train.sft import workflow
+
+    def no_model(*args, **kwargs):
+        pytest.fail("the model was loaded before the mistake was noticed")
+
+    monkeypatch.setattr(workflow, "load_model", no_model)
+    return lambda **changes: run(toy.ogpsa(**changes))
+
+
+MISTAKES = {
+    "unknown set": ({"ogpsa_reference_dataset": "ref_a,reff_b"}, r"reff_b, which is not in .*dataset_info.json.*ref_b"),
+    "no set": ({"ogpsa_reference_dataset": None}, "ogpsa_reference_dataset is empty"),
+    "same set twice": ({"ogpsa_reference_dataset": "ref_a,ref_a"}, "names ref_a more than once"),
+    "K = 0": ({"ogpsa_refresh_steps": 0}, "ogpsa_refresh_steps: 0 .* 1 or more"),
+    "K < 0": ({"ogpsa_refresh_steps": -5}, "ogpsa_refresh_steps: -5"),
+    "no samples": ({"ogpsa_reference_samples": 0}, "ogpsa_reference_samples: 0"),
+    "no batch": ({"ogpsa_reference_batch_size": 0}, "ogpsa_reference_batch_size: 0"),
+    "no rank": ({"ogpsa_rank": 0}, "ogpsa_rank: 0"),
+    "too many directions": ({"ogpsa_rank": 33}, "66 directions; at most 64"),
+    "more directions than rows": ({"ogpsa_rank": 5, "ogpsa_reference_samples": 4}, "more directions than"),
+    "energy": ({"ogpsa_energy": 1.5}, "ogpsa_energy: 1.5"),
+    "tolerance": ({"ogpsa_tolerance": 1.0}, "ogpsa_tolerance: 1.0"),
+    "granularity": ({"ogpsa_granularity": "tensor"}, "ogpsa_granularity: tensor .* parameter, layer, global"),
+    "mode": ({"ogpsa_mode": "plane"}, "ogpsa_mode: plane .* orthogonal, conflict"),
+    "dtype": ({"ogpsa_subspace_dtype": "int8"}, "ogpsa_subspace_dtype: int8"),
+    "conflict with energy": ({"ogpsa_mode": "conflict", "ogpsa_energy": 0.9}, "contradict each other"),
+    "stage and switch": ({"stage": "ogpsa_sft", "use_ogpsa": False}, "contradict each other"),
+    "stage": ({"stage": "ppo", "reward_model": "x"}, "does not work with stage: ppo"),
+    "fp16": ({"fp16": True, "use_cpu": False}, "fp16 with loss scaling"),
+    "BAdam": ({"use_badam": True}, "use_badam: BAdam"),
+    "layer-wise GaLore": ({"use_galore": True, "galore_layerwise": True}, "layer-wise GaLore"),
+    "layer-wise APOLLO": ({"use_apollo": True, "apollo_layerwise": True}, "layer-wise APOLLO"),
+    "optimizer": ({"optim": "lomo"}, "optim: lomo"),
+    "FSDP": ({"fsdp": "full_shard"}, "FSDP is not yet in this version"),
+}
+
+
+@pytest.mark.parametrize("changes,message", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake(start, changes, message):
+    with pytest.raises(OGPSAError, match=message):
+        start(**changes)
+
+
+def test_engines_asked_for_by_the_launcher(start, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(OGPSAError, match="FSDP is not yet"):
+        start()
+
+
+def test_set_given_twice_as_a_list_of_no_names(start):
+    with pytest.raises(OGPSAError, match="ogpsa_reference_dataset is empty"):
+        start(ogpsa_reference_dataset=" , ")
+
+
+def test_empty_set(start, toy):
+    toy.write("ref_a", [])
+    with pytest.raises(OGPSAError, match=r"Reference set ref_a \(.*ref_a.json\) cannot be used"):
+        start()
+
+
+def test_missing_file(start, toy):
+    (toy.data / "ref_b.json").unlink()
+    with pytest.raises(OGPSAError, match=r"Reference set ref_b \(.*ref_b.json\) cannot be used.*not found"):
+        start()
+
+
+def test_malformed_file(start, toy):
+    (toy.data / "ref_b.json").write_text('[{"instruction": "w1", "output": ')
+    with pytest.raises(OGPSAError, match=r"Reference set ref_b \(.*ref_b.json\) cannot be used"):
+        start()
+
+
+def test_wrong_columns(start, toy):
+    toy.write("ref_a", [{"question": "w1", "answer": "w2"}])
+    with pytest.raises(OGPSAError, match="Reference set ref_a .* cannot be used"):
+        start()
+
+
+def test_set_without_a_single_label(start, monkeypatch):
+    from ogpsa_factory.llamafactory import data
+
+    unlabelled = [{"input_ids": [5, 6, 7], "labels": [-100, -100, -100]}]
+    monkeypatch.setattr(data, "_get_preprocessed_dataset", lambda *args, **kwargs: unlabelled)
+    with pytest.raises(OGPSAError, match="Reference set ref_a has no row with an answer inside cutoff_len: 64"):
+        start()
+
+
+def test_preference_data(start, toy):
+    columns = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
+    toy.write("pairs", [{"instruction": "w1", "chosen": "w2", "rejected": "w3"}], ranking=True, columns=columns)
+    with pytest.raises(OGPSAError, match="pairs is preference data"):
+        start(ogpsa_reference_dataset="pairs")
+
+
+def test_dataset_info_is_missing_or_broken(start, toy):
+    info = toy.data / "dataset_info.json"
+    info.write_text("{,}")
+    with pytest.raises(OGPSAError, match=r"dataset_info.json is not valid JSON"):
+        start()
+    info.write_text(json.dumps(["ref_a"]))
+    with pytest.raises(OGPSAError, match="must map names"):
+        start()
+    info.unlink()
+    with pytest.raises(OGPSAError, match=r"dataset_info.json does not exist"):
+        start()
+
+
+def test_fewer_rows_than_asked_are_used_and_reported(toy, run, messages):
+    run(toy.ogpsa(max_steps=1))
+    assert "Reference set ref_a has 7 rows, 200 were asked for: all are used." in messages()
+    assert "Reference set ref_b has 5 rows" in messages()
+
+
+def test_reference_set_that_is_the_training_set(toy, run, messages):
+    run(toy.ogpsa(max_steps=1, ogpsa_reference_dataset="safety"))
+    assert "Reference set safety is the training set safety" in messages()
+
+
+def test_arguments_without_the_switch_are_reported(toy, run, messages):
+    run(toy.ogpsa(max_steps=1, use_ogpsa=False))
+    assert "use_ogpsa is off, so ogpsa_reference_dataset is ignored" in messages()
+
+
+@pytest.mark.parametrize("broken_refresh", [0, 1])
+def test_reference_loss_that_is_not_a_number(toy, run, messages, monkeypatch, broken_refresh):
+    """The previous subspace stays (or there is none yet), the run goes on and no weight becomes NaN."""
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
+
+    original, calls = OGPSATrainerMixin.reference_loss, []
+
+    def loss(self, features):
+        calls.append(len(features))
+        value = original(self, features)
+        return value * float("nan") if (len(calls) - 1) // 7 == broken_refresh else value  # 4 + 3 batches a refresh
+
+    monkeypatch.setattr(OGPSATrainerMixin, "reference_loss", loss)
+    run(toy.ogpsa(ogpsa_refresh_steps=3))
+    assert len(calls) == 14
+    assert "ref_a, ref_b is not finite" in messages()
+    assert ("there is no subspace yet", "the previous subspace is kept")[broken_refresh] in messages()
+    assert report(toy)["summary"]["refreshes_rejected"] == 1
+    assert all(weight.isfinite().all() for weight in toy.weights().values())
+    # Steps with a subspace remove something; without one (the first three, if the first refresh fails) nothing.
+    assert len(logged(toy, "ogpsa/removed_ratio")) == (3, 6)[broken_refresh]

@@ -1,0 +1,186 @@
+"""Options of LLaMA-Factory that must keep working, each in a short run whose projection is checked by its own logs."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import logged, report
+
+
+FEATURES = {
+    "plain": {},
+    "no clipping": {"max_grad_norm": 0},
+    "no accumulation": {"gradient_accumulation_steps": 1},
+    "bf16": {"bf16": True},
+    "packing": {"packing": True},
+    "neat packing": {"neat_packing": True, "flash_attn": "sdpa"},
+    "flash_attn auto": {"flash_attn": "auto"},
+    "no gradient checkpointing": {"disable_gradient_checkpointing": True},
+    "mask_history and train_on_prompt": {"train_on_prompt": True},
+    "streaming": {"streaming": True, "dataloader_num_workers": 1},
+    "lora": {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4},
+    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+    "layer": {"ogpsa_granularity": "layer"},
+    "global": {"ogpsa_granularity": "global"},
+    "several directions": {"ogpsa_rank": 3, "ogpsa_energy": 0.99, "ogpsa_granularity": "global"},
+    "offload": {"ogpsa_offload": True},
+    "narrow subspace": {"ogpsa_subspace_dtype": "bfloat16"},
+    "small reference batch": {"ogpsa_reference_batch_size": 1},
+    "dft loss": {"use_dft_loss": True},
+    "sgd": {"optim": "sgd", "learning_rate": 0.1},
+    "adafactor": {"optim": "adafactor"},
+}
+
+
+@pytest.mark.parametrize("changes", FEATURES.values(), ids=FEATURES.keys())
+def test_feature(toy, run, changes):
+    run(toy.ogpsa(max_steps=4, **changes))
+    removed = logged(toy, "ogpsa/removed_ratio")
+    assert len(removed) == 4 and all(0 < value < 1 for value in removed)
+    left = 5e-3 if "bfloat16" in changes.values() else 1e-5  # bfloat16 has 8 significant bits
+    if changes.get("ogpsa_energy", 1) == 1:
+        for name in ("ref_a", "ref_b"):
+            assert all(abs(value) > 1e-5 for value in logged(toy, f"ogpsa/cos/{name}"))
+            assert all(abs(value) < left for value in logged(toy, f"ogpsa/cos_after/{name}"))
+    assert logged(toy, "ogpsa/refresh_step") == [0, 2]
+    assert all(value > 0 for value in logged(toy, "ogpsa/reference_loss/ref_b"))
+
+
+def test_conflict_mode_removes_less(toy, run):
+    """Right after a refresh no reference loss is raised by the gradient, to first order."""
+    run(toy.ogpsa("conflict", ogpsa_mode="conflict", ogpsa_refresh_steps=1, ogpsa_granularity="global"))
+    run(toy.ogpsa("orthogonal", ogpsa_refresh_steps=1, ogpsa_granularity="global"))
+    for name in ("ref_a", "ref_b"):
+        before, after = (logged(toy, f"ogpsa/{key}/{name}", "conflict") for key in ("cos", "cos_after"))
+        assert all(value >= -1e-5 for value in after)
+        assert all(b == pytest.approx(a, abs=1e-3) or b < a or a >= 0 for b, a in zip(before, after, strict=True))
+    first = [logged(toy, "ogpsa/removed_ratio", name)[0] for name in ("conflict", "orthogonal")]
+    assert first[0] <= first[1]
+
+
+def test_evaluation_and_early_stopping(toy, run):
+    run(
+        toy.ogpsa(
+            max_steps=12,
+            val_size=0.2,
+            eval_strategy="steps",
+            eval_steps=1,
+            save_strategy="steps",
+            save_steps=1,
+            save_total_limit=1,
+            learning_rate=0.3,
+            early_stopping_steps=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="eval_loss",
+        )
+    )
+    state = json.loads((toy.root / "out" / "trainer_state.json").read_text())
+    assert state["global_step"] < 12, "the learning rate is far too large: the evaluation loss rises and stops the run"
+    assert any("eval_loss" in entry for entry in state["log_history"])
+
+
+def test_random_numbers_are_left_alone(toy, run, monkeypatch):
+    from ogpsa_factory.controller import Controller
+
+    refresh, states = Controller.refresh, []
+
+    def watched(self, step):
+        before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+        refresh(self, step)
+        states.append(before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
+
+    monkeypatch.setattr(Controller, "refresh", watched)
+    run(toy.ogpsa(neftune_noise_alpha=5))
+    assert states == [True, True, True]
+
+
+def test_what_a_run_leaves_behind(toy, run):
+    run(toy.ogpsa(plot_loss=True, ogpsa_reference_samples=4))
+    content = report(toy)
+    assert content["arguments"]["ogpsa_refresh_steps"] == 2
+    assert [(r["name"], r["rows"]) for r in content["reference_sets"]] == [("ref_a", 4), ("ref_b", 4)]
+    assert content["summary"]["refreshes"] == 3
+    assert content["run_arguments"]["training"]["learning_rate"] == 1e-2
+    card = (toy.root / "out" / "README.md").read_text()
+    assert content["reference_sets"][0]["fingerprint"] in card and "ogpsa_granularity: parameter" in card
+    assert card.count("## Orthogonal gradient projection") == 1
+    for picture in ("training_loss.png", "ogpsa_curves.png"):
+        assert (toy.root / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    assert not list((toy.root / "out").glob("*.partial"))
+
+
+def test_choice_of_rows_follows_the_seed(toy, run):
+    prints = []
+    for seed in (1, 1, 2):
+        run(toy.ogpsa(max_steps=1, ogpsa_seed=seed, ogpsa_reference_samples=3))
+        prints.append([r["fingerprint"] for r in report(toy)["reference_sets"]])
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["yaml", "json", "flags"])
+def test_command_line(toy, form):
+    """The real ``llamafactory-cli``, with settings in each form it takes; a word after a file overrides it."""
+    config = {key: value for key, value in toy.ogpsa(stage="ogpsa_sft", max_steps=2).items() if key != "use_ogpsa"}
+    path = toy.root / f"run.{form}"
+    if form == "flags":
+        arguments = [part for key, value in config.items() for part in (f"--{key}", str(value))]
+        arguments += ["--ogpsa_refresh_steps", "1"]
+    else:
+        path.write_text(yaml.safe_dump(config) if form == "yaml" else json.dumps(config))
+        arguments = [str(path), "ogpsa_refresh_steps=1"]
+    cli = os.path.join(os.path.dirname(sys.executable), "llamafactory-cli")
+    subprocess.run([cli, "train", *arguments], check=True, timeout=200)
+    assert logged(toy, "ogpsa/refresh_step") == [0, 1]
+
+
+@pytest.mark.slow
+def test_help_lists_every_argument():
+    from ogpsa_factory.arguments import OGPSAArguments
+
+    cli = os.path.join(os.path.dirname(sys.executable), "llamafactory-cli")
+    text = subprocess.run([cli, "train", "-h"], capture_output=True, text=True, timeout=200).stdout
+    for name, field in OGPSAArguments.__dataclass_fields__.items():
+        assert f"--{name}" in text
+        assert " ".join(field.metadata["help"].split()[:4]) in " ".join(text.split())
+
+
+@pytest.mark.slow
+def test_torch_compile(toy, run):
+    """Graphs are captured and their backward is compiled; code generation, which takes minutes, adds nothing here."""
+    run(toy.ogpsa("eager", max_steps=2, disable_gradient_checkpointing=True))
+    compiled = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+    run(toy.ogpsa("compiled", max_steps=2, disable_gradient_checkpointing=True, **compiled))
+    assert logged(toy, "ogpsa/removed_ratio", "compiled") == pytest.approx(
+        logged(toy, "ogpsa/removed_ratio", "eager"), rel=1e-3
+    )
+
+
+@pytest.mark.skipif(
+    not os.environ.get("OGPSA_REAL_DATA"), reason="OGPSA_REAL_DATA names no folder with real benchmark rows"
+)
+def test_real_rows_as_a_reference_set(toy, run):
+    """HaluEval's question-answering rows, as they are published, through a column mapping in dataset_info.json."""
+    source = os.path.join(os.environ["OGPSA_REAL_DATA"], "halueval", "qa_one-turn_data.json")
+    shutil.copy(source, toy.data / "halueval.jsonl")
+    toy.write("halueval", [], columns={"prompt": "question", "query": "knowledge", "response": "right_answer"})
+    info = json.loads((toy.data / "dataset_info.json").read_text())
+    info["halueval"]["file_name"] = "halueval.jsonl"
+    (toy.data / "dataset_info.json").write_text(json.dumps(info))
+    run(toy.ogpsa(ogpsa_reference_dataset="halueval,ref_b", ogpsa_reference_samples=50, cutoff_len=128, max_steps=3))
+    assert report(toy)["reference_sets"][0] | {"fingerprint": None} == {
+        "name": "halueval",
+        "rows": 50,
+        "label_tokens": report(toy)["reference_sets"][0]["label_tokens"],
+        "directions": 1,
+        "fingerprint": None,
+    }
+    assert report(toy)["reference_sets"][0]["label_tokens"] > 50
+    assert all(abs(value) < 1e-5 for value in logged(toy, "ogpsa/cos_after/halueval"))
