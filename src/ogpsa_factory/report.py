@@ -115,6 +115,7 @@ def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | No
         The picture's path, or None if the history has nothing to draw.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels = [
         ("norm removed / norm of the gradient", {"ogpsa/removed_ratio": ("removed", "-")}),
@@ -141,9 +142,10 @@ def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | No
             axes.plot(*zip(*points, strict=True), style, marker=".", markersize=4, color=colour, label=name)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend(fontsize="small")
+        if len(curves) > 1:  # above the axes, where no curve can run through it
+            axes.legend(fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     path = folder / PICTURE
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=120)
