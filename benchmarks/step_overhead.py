@@ -115,7 +115,9 @@ def main() -> None:
     print(f"{result['parameters']:,} parameters, {REFERENCES} references, {result['tokens_per_step']} tokens per step")
     print("  ".join(f"{kind}: {value:.3f} s" for kind, value in medians.items()))
     low, high = min(result["ratios"]), max(result["ratios"])
-    print(f"step time over naive: {result['median_ratio']:.3f} (median of {options.steps} pairs, {low:.3f} to {high:.3f})")
+    print(
+        f"step time over naive: {result['median_ratio']:.3f} (median of {options.steps} pairs, {low:.3f} to {high:.3f})"
+    )
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n")

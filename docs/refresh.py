@@ -1,8 +1,8 @@
 """Write the README's figures from raw results, so that none of them is typed.
 
-    make demo && python docs/refresh.py --demo                      takes the demo's results and picture over to docs/demo
-    python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
-    python docs/refresh.py                                          writes README.md from what lies in both folders
+make demo
+python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
+python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes README.md
 """
 
 import argparse
@@ -49,8 +49,8 @@ def overhead_section() -> str:
     result = json.loads(OVERHEAD.read_text(encoding="utf-8"))
     return (
         f"Measured on a CPU with {result['threads']} threads, {result['parameters'] / 1e6:.0f} million parameters, "
-        f"{result['references']} references, {result['tokens_per_step']:,} tokens per step, between refreshes: step time "
-        f"over naive **{result['median_ratio']:.3f}** (median of {len(result['ratios'])} interleaved pairs, "
+        f"{result['references']} references, {result['tokens_per_step']:,} tokens per step, between refreshes: step "
+        f"time over naive **{result['median_ratio']:.3f}** (median of {len(result['ratios'])} interleaved pairs, "
         f"{min(result['ratios']):.3f} to {max(result['ratios']):.3f}); the projection takes "
         f"{result['median_seconds']['projection']:.3f} s of {result['median_seconds']['ogpsa']:.2f} s. "
         "Command: `python benchmarks/step_overhead.py`. No GPU figure exists yet."

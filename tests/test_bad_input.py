@@ -21,7 +21,10 @@ def start(toy, run, monkeypatch):
 
 
 MISTAKES = {
-    "unknown set": ({"ogpsa_reference_dataset": "ref_a,reff_b"}, r"reff_b, which is not in .*dataset_info.json.*ref_b"),
+    "unknown set": (
+        {"ogpsa_reference_dataset": "ref_a,reff_b"},
+        r"reff_b, which is not in .*dataset_info.json.*ref_b",
+    ),
     "no set": ({"ogpsa_reference_dataset": None}, "ogpsa_reference_dataset is empty"),
     "same set twice": ({"ogpsa_reference_dataset": "ref_a,ref_a"}, "names ref_a more than once"),
     "K = 0": ({"ogpsa_refresh_steps": 0}, "ogpsa_refresh_steps: 0 .* 1 or more"),
@@ -85,7 +88,7 @@ def test_malformed_file(start, toy):
 
 def test_wrong_columns(start, toy):
     toy.write("ref_a", [{"question": "w1", "answer": "w2"}])
-    with pytest.raises(OGPSAError, match="Reference set ref_a .* cannot be used"):
+    with pytest.raises(OGPSAError, match=r"Reference set ref_a .* cannot be used"):
         start()
 
 

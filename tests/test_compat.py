@@ -39,7 +39,7 @@ def test_nothing_is_patched_if_something_is_missing(monkeypatch):
 
 def test_a_run_is_refused_if_a_hook_failed(toy, run, monkeypatch):
     monkeypatch.setattr(_startup, "problems", ["LLaMA-Factory 9.9 has no llamafactory.train.tuner.run_sft."])
-    with pytest.raises(OGPSAError, match="could not be hooked in.*run_sft"):
+    with pytest.raises(OGPSAError, match=r"could not be hooked in.*run_sft"):
         run(toy.ogpsa())
     run(toy.config(max_steps=1))
 

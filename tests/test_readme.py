@@ -59,7 +59,7 @@ def test_links_lead_somewhere(target):
 
 
 def test_figures_are_the_raw_results():
-    """No figure is typed: the sections between marks are what docs/refresh.py makes of the results in the repository."""
+    """No figure is typed: the sections between marks are what docs/refresh.py makes of the results kept here."""
     specification = importlib.util.spec_from_file_location("refresh", ROOT / "docs" / "refresh.py")
     refresh = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(refresh)

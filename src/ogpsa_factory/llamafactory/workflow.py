@@ -19,6 +19,7 @@ from .trainer import make_trainer_class
 
 logger = logging.getLogger(__name__)
 
+
 def with_ogpsa(run_sft: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap LLaMA-Factory's ``run_sft``; runs without ``use_ogpsa`` go straight through.
 
