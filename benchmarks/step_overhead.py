@@ -114,10 +114,9 @@ def main() -> None:
     medians = result["median_seconds"]
     print(f"{result['parameters']:,} parameters, {REFERENCES} references, {result['tokens_per_step']} tokens per step")
     print("  ".join(f"{kind}: {value:.3f} s" for kind, value in medians.items()))
-    low, high = min(result["ratios"]), max(result["ratios"])
-    print(
-        f"step time over naive: {result['median_ratio']:.3f} (median of {options.steps} pairs, {low:.3f} to {high:.3f})"
-    )
+    ratios = result["ratios"]
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} pairs"
+    print(f"step time over naive: {result['median_ratio']:.3f} ({spread})")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n")
