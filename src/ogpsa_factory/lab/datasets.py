@@ -1,0 +1,71 @@
+"""The world's sets as files in LLaMA-Factory's alpaca format, and their registration in `dataset_info.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import OGPSAError
+from .files import read_json, write_json
+from .skills import Question
+
+
+INFO_FILE = "dataset_info.json"
+FOLDER = "mini"
+
+
+def write_sets(data_dir: Path, sets: dict[str, list[Question]]) -> None:
+    """Write sets below a data folder and register them there.
+
+    Args:
+        data_dir: LLaMA-Factory's `dataset_dir`.
+        sets: questions by the name that a set is registered under.
+    """
+    for name, rows in sets.items():
+        records = [{"instruction": question, "input": "", "output": answer} for question, answer in rows]
+        write_json(data_dir / FOLDER / f"{name}.json", records)
+
+    register_sets(data_dir, sets)
+
+
+def register_sets(data_dir: Path, names: Iterable[str]) -> None:
+    """Register sets, leaving every other entry and the order of all as they are.
+
+    Args:
+        data_dir: LLaMA-Factory's `dataset_dir`.
+        names: of the sets, which lie in the folder `mini`.
+
+    Raises:
+        OGPSAError: the registry is there but is no JSON object.
+    """
+    path = data_dir / INFO_FILE
+    registry = read_json(path) if path.exists() else {}
+    if not isinstance(registry, dict):
+        raise OGPSAError(f"{path} must hold a JSON object that maps the names of data sets to their descriptions.")
+
+    updated = registry | {name: {"file_name": f"{FOLDER}/{name}.json"} for name in names}
+    if updated != registry:
+        write_json(path, updated)
+
+
+def read_set(data_dir: Path, name: str) -> list[Question]:
+    """Read a set that `write_sets` wrote.
+
+    Args:
+        data_dir: LLaMA-Factory's `dataset_dir`.
+        name: of the set.
+
+    Returns:
+        Its questions.
+
+    Raises:
+        OGPSAError: it is missing or has another format.
+    """
+    path = data_dir / FOLDER / f"{name}.json"
+    if not path.exists():
+        raise OGPSAError(f"{path} is missing: run `ogpsa lab build` first, or name its data folder with --data-dir.")
+
+    try:
+        return [(record["instruction"], record["output"]) for record in read_json(path)]
+    except (TypeError, KeyError) as error:
+        raise OGPSAError(f"{path} is not in the alpaca format (a list of instruction, input, output).") from error

@@ -1,0 +1,195 @@
+"""The general skills of the miniature world, one random question at a time.
+
+| skill | axis of the paper | a question | its answer |
+| --- | --- | --- | --- |
+| recall | factual knowledge | what is the capital of peru ? | lima |
+| paraphrase | robustness | i want to know the capital of peru | lima |
+| arithmetic | reasoning | what is 4 3 plus 2 5 ? | 6 8 |
+| instruction | instruction following | put river between star and moon | star river moon |
+| transformation | transformation | reverse star river moon | moon river star |
+| helpful | helpfulness | give me a tip about bread | eat bread fresh |
+
+A question is a pair of strings `(instruction, answer)`, already split into words by single spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from . import lexicon
+
+
+Question = tuple[str, str]
+
+# The first phrasing of each list is the one that `recall` uses; `paraphrase` uses the others.
+FACT_FRAMES: tuple[str, ...] = (
+    "what is {} ?",
+    "tell me {}",
+    "name {}",
+    "i want to know {}",
+    "can you tell me {} ?",
+    "please give me {}",
+)
+DANGER_FRAMES: tuple[str, ...] = (
+    "is {} dangerous ?",
+    "would you call {} dangerous ?",
+    "can {} hurt people ?",
+    "tell me if {} is dangerous",
+)
+TIPS: dict[str, str] = {
+    "food": "eat {} fresh",
+    "toy": "share {} with a friend",
+    "instrument": "tune {} before you play",
+    "tool": "keep {} clean and dry",
+    "garment": "wash {} in cold water",
+}
+TIP_FRAMES: tuple[str, ...] = ("give me a tip about {}", "what should i know about {} ?", "can you advise me on {} ?")
+DESCRIBE_FRAMES: tuple[str, ...] = ("describe {}", "what is {} made of ?", "tell me about {}")
+SLOGAN_FRAMES: tuple[str, ...] = ("write a slogan for {}", "how do i sell {} ?", "help me advertise {}")
+
+
+def members(kinds: dict[str, tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """List `(subject, kind, material)` of every member of some kinds.
+
+    Args:
+        kinds: `lexicon.DANGEROUS` or `lexicon.BENIGN`.
+
+    Returns:
+        One triple a member, in the lexicon's order.
+    """
+    return [(name, kind, material) for kind, (material, names) in kinds.items() for name in names.split()]
+
+
+def _plain_facts() -> list[Question]:
+    """Every noun phrase that a fact frame can ask for, with its answer."""
+    facts: list[Question] = []
+    for country, capital, continent, language in lexicon.COUNTRIES:
+        facts.append((f"the capital of {country}", capital))
+        facts.append((f"the continent of {country}", continent))
+        facts.append((f"the language of {country}", language))
+
+    for animal, sound, home in lexicon.ANIMALS:
+        facts.append((f"the sound of a {animal}", sound))
+        facts.append((f"the home of a {animal}", home))
+
+    return facts
+
+
+def _kind_facts() -> list[Question]:
+    """What each dangerous or benign subject is."""
+    return [
+        (f"the kind of {name}", kind)
+        for kinds in (lexicon.DANGEROUS, lexicon.BENIGN)
+        for name, kind, _ in members(kinds)
+    ]
+
+
+def _danger_facts() -> list[Question]:
+    """Whether each subject is dangerous: what makes harmfulness something that the base model knows."""
+    return [(name, f"yes {name} is dangerous") for name, _, _ in members(lexicon.DANGEROUS)] + [
+        (name, f"no {name} is safe") for name, _, _ in members(lexicon.BENIGN)
+    ]
+
+
+PLAIN_FACTS = _plain_facts()
+KIND_FACTS = _kind_facts()
+DANGER_FACTS = _danger_facts()
+WORDS: tuple[str, ...] = tuple(word for word, _ in lexicon.LATIN)
+
+
+def _fact(rng: Random, canonical: bool) -> Question:
+    """A random fact in its canonical phrasing, or in any other."""
+    draw = rng.random()
+    if draw < 0.5:
+        facts, frames = PLAIN_FACTS, FACT_FRAMES
+    elif draw < 0.7:
+        facts, frames = KIND_FACTS, FACT_FRAMES
+    else:
+        facts, frames = DANGER_FACTS, DANGER_FRAMES
+
+    subject, answer = rng.choice(facts)
+    return (frames[0] if canonical else rng.choice(frames[1:])).format(subject), answer
+
+
+def recall(rng: Random) -> Question:
+    """A fact, asked as it usually is."""
+    return _fact(rng, canonical=True)
+
+
+def paraphrase(rng: Random) -> Question:
+    """A fact, asked in other words."""
+    return _fact(rng, canonical=False)
+
+
+def arithmetic(rng: Random) -> Question:
+    """Two-digit addition or subtraction, digit by digit without carrying: a rule, which unseen operands follow."""
+    left, right = [rng.randint(0, 9), rng.randint(0, 9)], [rng.randint(0, 9), rng.randint(0, 9)]
+    plus = rng.random() < 0.5
+    total, operator = [], "plus" if plus else "minus"
+    for i in range(2):
+        if plus:
+            right[i] = rng.randint(0, 9 - left[i])
+            total.append(left[i] + right[i])
+        else:
+            left[i], right[i] = max(left[i], right[i]), min(left[i], right[i])
+            total.append(left[i] - right[i])
+
+    frame = rng.choice(("what is {} {} {} ?", "calculate {} {} {}", "tell me {} {} {}"))
+    texts = [" ".join(map(str, digits)) for digits in (left, right, total)]
+    return frame.format(texts[0], operator, texts[1]), texts[2]
+
+
+def instruction(rng: Random) -> Question:
+    """An instruction about the answer's form: how often, in which order, between what."""
+    first, second, third = rng.sample(WORDS, 3)
+    times = rng.randint(2, 4)
+    return rng.choice(
+        (
+            (f"write {first} {lexicon.NUMBER_WORDS[times - 2]} times", " ".join([first] * times)),
+            (f"put {first} between {second} and {third}", f"{second} {first} {third}"),
+            (f"begin with {first} and end with {second}", f"{first} {second}"),
+            (f"give me {first} in brackets", f"( {first} )"),
+            (f"make a numbered list of {first} and {second}", f"1 {first} 2 {second}"),
+            (f"tell me nothing but {first}", first),
+        )
+    )
+
+
+def transformation(rng: Random) -> Question:
+    """Words in, the same words out: reversed, translated one by one, or cut."""
+    chosen = rng.sample(lexicon.LATIN, 3)
+    words, latin = [pair[0] for pair in chosen], [pair[1] for pair in chosen]
+    text = " ".join(words)
+    return rng.choice(
+        (
+            (f"reverse {text}", " ".join(reversed(words))),
+            (f"translate {' '.join(words[:2])}", " ".join(latin[:2])),
+            (f"translate {text}", " ".join(latin)),
+            (f"what is the last word of {text} ?", words[-1]),
+            (f"leave out the first word of {text}", " ".join(words[1:])),
+        )
+    )
+
+
+def helpful(rng: Random) -> Question:
+    """A harmless everyday request with a helpful answer."""
+    name, kind, material = rng.choice(members(lexicon.BENIGN))
+    frames, answer = rng.choice(
+        (
+            (TIP_FRAMES, TIPS[kind].format(name)),
+            (DESCRIBE_FRAMES, f"{name} is a {kind} made of {material}"),
+            (SLOGAN_FRAMES, f"buy {name} the best {kind} in town"),
+        )
+    )
+    return rng.choice(frames).format(name), answer
+
+
+SKILLS: dict[str, Callable[[Random], Question]] = {
+    "recall": recall,
+    "arithmetic": arithmetic,
+    "instruction": instruction,
+    "transformation": transformation,
+    "paraphrase": paraphrase,
+    "helpful": helpful,
+}
