@@ -83,5 +83,5 @@ def test_every_module_is_in_the_table():
 
 
 def test_modules_are_short():
-    long = {p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 260}
+    long = {p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 270}
     assert not long

@@ -36,6 +36,14 @@ MISTAKES = {
     "more directions than rows": ({"ogpsa_rank": 5, "ogpsa_reference_samples": 4}, "more directions than"),
     "energy": ({"ogpsa_energy": 1.5}, "ogpsa_energy: 1.5"),
     "tolerance": ({"ogpsa_tolerance": 1.0}, "ogpsa_tolerance: 1.0"),
+    "K is not whole": ({"ogpsa_refresh_steps": 2.5}, "ogpsa_refresh_steps: 2.5 .* a whole number"),
+    "K is a word": ({"ogpsa_refresh_steps": "often"}, "ogpsa_refresh_steps: often .* a whole number"),
+    "no number": ({"ogpsa_reference_samples": None}, "ogpsa_reference_samples: None"),
+    "tolerance is a word": ({"ogpsa_tolerance": "small"}, "ogpsa_tolerance: small .* a number"),
+    "neat packing": (
+        {"neat_packing": True, "flash_attn": "fa2", "ogpsa_reference_batch_size": 4},
+        "ogpsa_reference_batch_size: 4 is not possible with neat_packing",
+    ),
     "granularity": ({"ogpsa_granularity": "tensor"}, "ogpsa_granularity: tensor .* parameter, layer, global"),
     "mode": ({"ogpsa_mode": "plane"}, "ogpsa_mode: plane .* orthogonal, conflict"),
     "dtype": ({"ogpsa_subspace_dtype": "int8"}, "ogpsa_subspace_dtype: int8"),
@@ -128,8 +136,19 @@ def test_fewer_rows_than_asked_are_used_and_reported(toy, run, messages):
 
 
 def test_reference_set_that_is_the_training_set(toy, run, messages):
-    run(toy.ogpsa(max_steps=1, ogpsa_reference_dataset="safety"))
-    assert "Reference set safety is the training set safety" in messages()
+    info = json.loads((toy.data / "dataset_info.json").read_text())
+    info["other_name"] = {"file_name": "safety.json", "formatting": "alpaca"}
+    (toy.data / "dataset_info.json").write_text(json.dumps(info))
+    run(toy.ogpsa(max_steps=1, ogpsa_reference_dataset="other_name"))
+    assert "Reference set other_name is the training set safety" in messages()
+
+
+def test_numbers_as_text_and_names_as_a_list(toy, run):
+    """What YAML makes of 1e-4, and the other way to write several names."""
+    run(toy.ogpsa(max_steps=1, ogpsa_tolerance="1e-4", ogpsa_rank="2", ogpsa_reference_dataset=["ref_a", "ref_b"]))
+    content = report(toy)
+    assert content["arguments"]["ogpsa_tolerance"] == 1e-4
+    assert [r["directions"] for r in content["reference_sets"]] == [2, 2]
 
 
 def test_arguments_without_the_switch_are_reported(toy, run, messages):

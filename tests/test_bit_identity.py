@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import logged, save_toy_model, torchrun
+from conftest import logged, report, save_toy_model, torchrun
 
 
 # Dropout makes the comparison see any random number that the plugin draws and does not give back.
@@ -33,24 +33,35 @@ def test_switched_off_is_plain(toy, run, monkeypatch):
 
 
 def test_empty_subspace_is_plain(toy, run, monkeypatch):
-    """K = infinity and nothing to span: the mixin and the controller run, and change nothing."""
-    from ogpsa_factory.llamafactory import workflow
+    """K = infinity and a subspace that stays empty: mixin, controller and projection run, and change nothing."""
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
 
     run(toy.config("plain"))
-    monkeypatch.setattr(workflow, "load_reference_sets", lambda *args: [])
+    original = OGPSATrainerMixin.reference_loss
+    monkeypatch.setattr(OGPSATrainerMixin, "reference_loss", lambda self, rows: original(self, rows) * float("nan"))
     run(toy.ogpsa("empty", ogpsa_refresh_steps=10**9))
     assert same(toy.weights("plain"), toy.weights("empty"))
+    assert report(toy, "empty")["summary"]["refreshes_rejected"] == 1
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_collecting_and_discarding_is_plain(toy, run, accumulation):
+# Streaming: 40 rows are not a multiple of 2 x 3, and transformers leaves the rest's gradients to the next epoch.
+PLAIN = {
+    "accumulation 1": {"gradient_accumulation_steps": 1},
+    "accumulation 2": {"gradient_accumulation_steps": 2},
+    "left-over gradients": {"gradient_accumulation_steps": 3, "streaming": True, "dataloader_num_workers": 1},
+}
+
+
+@pytest.mark.parametrize("changes", PLAIN.values(), ids=PLAIN.keys())
+def test_collecting_and_discarding_is_plain(toy, run, changes):
     """Monitor mode collects reference gradients at every step and changes nothing."""
-    changes = {"gradient_accumulation_steps": accumulation, "ogpsa_reference_batch_size": 3}
-    run(toy.config("plain", gradient_accumulation_steps=accumulation))
-    run(toy.ogpsa("watch", ogpsa_monitor_only=True, **{**changes, "ogpsa_refresh_steps": 1}))
+    run(toy.config("plain", max_steps=9, **changes))
+    watch = {"ogpsa_monitor_only": True, "ogpsa_refresh_steps": 1, "ogpsa_reference_batch_size": 3}
+    run(toy.ogpsa("watch", max_steps=9, **watch, **changes))
     assert same(toy.weights("plain"), toy.weights("watch"))
+    assert all(0 < value < 1 for value in logged(toy, "ogpsa/removed_ratio", "watch"))
     cosines = logged(toy, "ogpsa/cos/ref_a", "watch")
-    assert len(cosines) == 6 and all(0 < abs(value) <= 1 for value in cosines)
+    assert len(cosines) == 9 and all(0 < abs(value) <= 1 for value in cosines)
 
 
 def test_projection_is_not_plain(toy, run):

@@ -23,7 +23,9 @@ FEATURES = {
     "neat packing": {"neat_packing": True, "flash_attn": "sdpa"},
     "flash_attn auto": {"flash_attn": "auto"},
     "no gradient checkpointing": {"disable_gradient_checkpointing": True},
-    "mask_history and train_on_prompt": {"train_on_prompt": True},
+    "mask_history": {"mask_history": True},
+    "train_on_prompt": {"train_on_prompt": True},
+    "labels at padding": {"ignore_pad_token_for_loss": False},
     "streaming": {"streaming": True, "dataloader_num_workers": 1},
     "lora": {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
@@ -116,6 +118,75 @@ def test_what_a_run_leaves_behind(toy, run):
     assert not list((toy.root / "out").glob("*.partial"))
 
 
+NEUTRAL = {
+    "tokenized_path": "tokenised",
+    "max_samples": 3,
+    "train_on_prompt": True,
+    "val_size": 0.2,
+    "packing": True,
+    "neat_packing": True,
+}
+
+
+@pytest.mark.parametrize("option", NEUTRAL)
+def test_what_shapes_the_training_set_leaves_reference_sets_alone(toy, run, option):
+    value = str(toy.root / "tokenised") if option == "tokenized_path" else NEUTRAL[option]
+    run(toy.ogpsa("expected", max_steps=1))
+    for _ in range(2):  # a tokenized_path is written the first time and read the second
+        run(toy.ogpsa(max_steps=1, **{option: value}))
+    assert report(toy)["reference_sets"] == report(toy, "expected")["reference_sets"]
+    losses = [logged(toy, "ogpsa/reference_loss/ref_a", name) for name in ("out", "expected")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_padding_takes_no_part_in_reference_losses(toy, run):
+    losses = []
+    for rows, ignore in ((1, True), (7, True), (1, False), (7, False)):
+        run(toy.ogpsa(max_steps=1, ogpsa_reference_batch_size=rows, ignore_pad_token_for_loss=ignore))
+        losses += logged(toy, "ogpsa/reference_loss/ref_a")
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
+
+
+def test_reference_passes_run_in_training_mode(toy, run, monkeypatch):
+    """After an evaluation too: in evaluation mode, gradient checkpointing is off."""
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
+
+    original, modes = OGPSATrainerMixin.reference_loss, []
+
+    def loss(self, rows):
+        if self.state.global_step == 0:
+            self.model.eval()
+        value = original(self, rows)
+        modes.append(self.model.training)
+        return value
+
+    monkeypatch.setattr(OGPSATrainerMixin, "reference_loss", loss)
+    run(toy.ogpsa(max_steps=3))
+    assert modes and all(modes)
+
+
+def test_smaller_batches_are_found_when_reference_passes_run_out_of_memory(toy, run, monkeypatch):
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
+
+    original, sizes = OGPSATrainerMixin.reference_loss, []
+
+    def loss(self, rows):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise RuntimeError("CUDA out of memory. (simulated)")
+        return original(self, rows)
+
+    monkeypatch.setattr(OGPSATrainerMixin, "reference_loss", loss)
+    run(toy.ogpsa(max_steps=2, auto_find_batch_size=True, per_device_train_batch_size=8))
+    assert sizes[0] > 2 and max(sizes[-4:]) <= 2
+    assert logged(toy, "ogpsa/refresh_step") == [0]
+
+
+def test_model_card_of_a_watched_run_claims_no_projection(toy, run):
+    run(toy.ogpsa(max_steps=1, ogpsa_monitor_only=True, plot_loss=True, logging_steps=500))
+    assert "the updates are those of plain training" in (toy.root / "out" / "README.md").read_text()
+
+
 def test_choice_of_rows_follows_the_seed(toy, run):
     prints = []
     for seed in (1, 1, 2):
@@ -125,20 +196,35 @@ def test_choice_of_rows_follows_the_seed(toy, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["yaml", "json", "flags"])
+@pytest.mark.parametrize("form", ["yaml", "json", "flags", "torchrun", "accelerate"])
 def test_command_line(toy, form):
-    """The real ``llamafactory-cli``, with settings in each form it takes; a word after a file overrides it."""
-    config = {key: value for key, value in toy.ogpsa(stage="ogpsa_sft", max_steps=2).items() if key != "use_ogpsa"}
+    """The real ``llamafactory-cli``, with settings in each form it takes, and the launchers of several processes."""
+    config = toy.ogpsa(max_steps=2)
+    if form in ("torchrun", "accelerate"):
+        config["ddp_backend"] = "gloo"
+    if form == "yaml":
+        config["stage"] = "ogpsa_sft"
+        del config["use_ogpsa"]
     path = toy.root / f"run.{form}"
     if form == "flags":
         arguments = [part for key, value in config.items() for part in (f"--{key}", str(value))]
         arguments += ["--ogpsa_refresh_steps", "1"]
     else:
-        path.write_text(yaml.safe_dump(config) if form == "yaml" else json.dumps(config))
-        arguments = [str(path), "ogpsa_refresh_steps=1"]
-    cli = os.path.join(os.path.dirname(sys.executable), "llamafactory-cli")
-    subprocess.run([cli, "train", *arguments], check=True, timeout=200)
+        path = path.with_suffix(".json" if form == "json" else ".yaml")
+        path.write_text(json.dumps(config) if form == "json" else yaml.safe_dump(config))
+        arguments = [str(path), "ogpsa_refresh_steps=1"]  # a word after a file overrides it
+    tools = os.path.dirname(sys.executable)
+    command = [f"{tools}/llamafactory-cli", "train", *arguments]
+    if form == "accelerate":
+        one_machine = ["--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+        launch = [f"{tools}/accelerate", "launch", *one_machine, "--dynamo_backend", "no"]
+        command = [*launch, "-m", "llamafactory.launcher", *arguments]
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    if form == "torchrun":
+        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    subprocess.run(command, check=True, timeout=200, env=environment)
     assert logged(toy, "ogpsa/refresh_step") == [0, 1]
+    assert report(toy)["run_arguments"]["training"]["ddp_backend"] == config.get("ddp_backend")
 
 
 @pytest.mark.slow

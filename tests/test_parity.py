@@ -2,7 +2,7 @@
 
 import oracle
 import pytest
-from conftest import torchrun
+from conftest import save_toy_model, torchrun
 
 
 STEPS = 5
@@ -36,6 +36,13 @@ def relative_error(toy, granularity, optimizer, ranks, output="out"):
 def test_one_process(toy, run, granularity, optimizer):
     run(config(toy, granularity, optimizer))
     assert relative_error(toy, granularity, optimizer, ranks=1) <= LIMIT[optimizer]
+
+
+def test_tied_embeddings(toy, run):
+    """A tensor with two roles is one parameter with one, summed, gradient."""
+    save_toy_model(toy.root / "model", tie_word_embeddings=True)
+    run(config(toy, "parameter", "sgd"))
+    assert relative_error(toy, "parameter", "sgd", ranks=1) <= LIMIT["sgd"]
 
 
 def test_the_comparison_can_fail(toy, run):

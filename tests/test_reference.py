@@ -1,5 +1,8 @@
 """Reference gradients are token-weighted over the whole set, however it is cut into batches and dealt to ranks."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -89,11 +92,21 @@ def test_fingerprint_sees_every_token():
 
 
 def test_isolated_randomness_gives_back_every_generator():
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
+    def draw():
+        return [torch.rand(3).tolist(), random.random(), np.random.rand(3).tolist()]
+
+    def seed():
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)
+
+    seed()
+    expected = draw()
+    seed()
     with isolated_randomness(5):
-        first = torch.rand(3)
-    assert torch.equal(torch.rand(3), expected)
+        inside = draw()
+    assert draw() == expected
     with isolated_randomness(5):
-        assert torch.equal(torch.rand(3), first)
+        assert draw() == inside
+    with isolated_randomness(6):
+        assert all(a != b for a, b in zip(draw(), inside, strict=True))

@@ -74,6 +74,31 @@ def test_half_written_checkpoint_is_passed_over(stopped, run, messages):
     assert same(stopped.weights("whole"), stopped.weights("out"))
 
 
+def test_resume_from_true_passes_over_a_half_written_checkpoint(stopped, run, messages):
+    (stopped.root / "out" / "checkpoint-9").mkdir()
+    (stopped.root / "out" / "checkpoint-best").mkdir()
+    run(stopped.ogpsa("out", max_steps=10, **{**PERIODS, "resume_from_checkpoint": True}))
+    assert "checkpoint-9 is incomplete; resuming from" in messages()
+    assert same(stopped.weights("whole"), stopped.weights("out"))
+
+
+def test_a_rejected_refresh_is_resumed_as_it_was(toy, run, monkeypatch):
+    """No subspace yet is a state too: the resumed run must not compute one where the unbroken run had none."""
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
+
+    original = OGPSATrainerMixin.reference_loss
+
+    def loss(self, rows):
+        return original(self, rows) * (float("nan") if self.state.global_step == 0 else 1.0)
+
+    monkeypatch.setattr(OGPSATrainerMixin, "reference_loss", loss)
+    run(toy.ogpsa("whole", max_steps=6, **PERIODS))
+    shutil.copytree(toy.root / "whole" / "checkpoint-3", toy.root / "out" / "checkpoint-3")
+    run(toy.ogpsa("out", max_steps=6, **PERIODS))
+    assert logged(toy, "ogpsa/refresh_step", "out") == [0, 4]
+    assert same(toy.weights("whole"), toy.weights("out"))
+
+
 def test_save_only_model_stores_no_subspace(toy, run):
     run(toy.ogpsa("out", max_steps=3, save_only_model=True, **PERIODS))
     assert (toy.root / "out" / "checkpoint-3" / "model.safetensors").exists()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ogpsa_factory import CapabilitySubspace, group_parameters
+from ogpsa_factory import CapabilitySubspace, group_parameters, linalg
 
 
 SHAPES = [(5, 7), (11,), (3, 4, 2), (1,), (40, 3)]
@@ -284,6 +284,44 @@ def test_conflict_mode_is_the_nearest_gradient_that_raises_no_loss(problem):
     assert flat(change).norm() <= (flat(full) - flat(gradient)).norm() + 1e-6 * norm
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_long_vectors_are_worked_on_piece_by_piece(granularity, monkeypatch):
+    """Real tensors are longer than a piece; here every tensor is."""
+    references, gradient = [random_gradients(i) for i in (1, 2, 3)], random_gradients(4)
+    whole = projected(make(references, granularity), gradient)
+    monkeypatch.setattr(linalg, "PIECE", 4)
+    subspace = make(references, granularity)
+    pieces = clone(gradient)
+    report = subspace.project_(pieces, measure=True)
+    assert (flat(pieces) - flat(whole)).norm() <= 1e-6 * flat(gradient).norm()
+    assert float(report.norm) == pytest.approx(float(flat(gradient).norm()), rel=1e-6)
+    narrow = [g.to(torch.bfloat16) for g in gradient]
+    subspace.project_(narrow)
+    assert (flat(narrow) - flat(whole)).norm() <= 1e-2 * flat(gradient).norm()
+
+
+def test_explained_share_and_norms_are_those_of_the_references():
+    """Truncation shows: norms stay the references' own, and the share that the subspace holds is told."""
+    references = [random_gradients(1), random_gradients(2)]
+    full, cut = make(references, "global"), make(references, "global", energy=0.5)
+    assert full.explained == pytest.approx(1)
+    assert 0.3 < cut.explained < 0.8
+    for subspace in (full, cut):
+        for i, reference in enumerate(references):
+            assert float(subspace.gram[i, i].sqrt()) == pytest.approx(float(flat(reference).norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["orthogonal", "conflict"])
+def test_would_remove_changes_nothing_and_tells_the_same(mode):
+    references = [random_gradients(1), random_gradients(2)]
+    subspace = make(references, "global", mode=mode)
+    gradient = [x - y for x, y in zip(random_gradients(3), references[0], strict=True)]
+    untouched = clone(gradient)
+    foreseen = subspace.would_remove(untouched)
+    assert torch.equal(flat(untouched), flat(gradient))
+    assert float(foreseen.removed) == float(subspace.project_(gradient).removed) > 0
+
+
 def test_conflict_mode_leaves_what_helps():
     reference = random_gradients(1)
     subspace = make([reference], "global", mode="conflict")
@@ -360,7 +398,9 @@ def test_groups():
         group_parameters(names, "tensor")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{"mode": "plane"}, {"tolerance": -1}, {"tolerance": 1}, {"energy": 0}])
+@pytest.mark.parametrize(
+    "options", [{"mode": "plane"}, {"tolerance": -1}, {"tolerance": 1}, {"energy": 0}, {"dtype": torch.float16}]
+)
 def test_bad_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         CapabilitySubspace(**options)

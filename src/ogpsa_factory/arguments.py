@@ -1,5 +1,6 @@
 """OGPSA's arguments: names, help texts and validation. Knows nothing of LLaMA-Factory."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,15 @@ from .subspace import MAX_DIRECTIONS
 
 # Refresh periods of the paper (section "Implementation details"): 30 in SFT.
 DEFAULT_REFRESH_STEPS = {"sft": 30}
+
+
+_INTEGERS = (
+    "ogpsa_reference_samples",
+    "ogpsa_refresh_steps",
+    "ogpsa_rank",
+    "ogpsa_reference_batch_size",
+    "ogpsa_seed",
+)
 
 
 @dataclass
@@ -76,7 +86,7 @@ class OGPSAArguments:
         default=1e-4,
         metadata={"help": "Relative size below which a direction counts as collinear with the others and is dropped."},
     )
-    ogpsa_subspace_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+    ogpsa_subspace_dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto",
         metadata={"help": "Data type in which the subspace is kept. auto: the gradients' own."},
     )
@@ -100,7 +110,9 @@ class OGPSAArguments:
     @property
     def reference_names(self) -> list[str]:
         """Names of the reference sets, in the order given."""
-        return [name.strip() for name in (self.ogpsa_reference_dataset or "").split(",") if name.strip()]
+        given: Any = self.ogpsa_reference_dataset or ""  # a YAML list is as good as commas
+        names = given.split(",") if isinstance(given, str) else given
+        return [str(name).strip() for name in names if str(name).strip()]
 
     @property
     def refresh_steps(self) -> int:
@@ -142,6 +154,10 @@ class OGPSAArguments:
         if duplicates:
             raise OGPSAError(f"ogpsa_reference_dataset names {', '.join(duplicates)} more than once: remove one.")
 
+        for name in _INTEGERS:
+            self._convert(name, int)
+        for name in ("ogpsa_energy", "ogpsa_tolerance"):
+            self._convert(name, float)
         if self.ogpsa_refresh_steps is None:
             self.ogpsa_refresh_steps = DEFAULT_REFRESH_STEPS[stage]
         if self.ogpsa_reference_batch_size is not None:
@@ -171,6 +187,19 @@ class OGPSAArguments:
                 "ogpsa_mode: conflict promises that no reference loss rises, ogpsa_energy below 1 drops directions: "
                 "the two contradict each other. Set ogpsa_energy: 1.0 or ogpsa_mode: orthogonal."
             )
+
+    def _convert(self, name: str, kind: type[int] | type[float]) -> None:
+        """Turn what YAML and JSON make of a number ("1e-4" is a text there) into one."""
+        value = getattr(self, name)
+        if value is None and OGPSAArguments.__dataclass_fields__[name].default is None:
+            return
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        fits = math.isfinite(number) and (kind is float or number.is_integer())
+        self._require(name, fits, "a whole number" if kind is int else "a number")
+        setattr(self, name, kind(number))
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

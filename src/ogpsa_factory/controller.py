@@ -73,27 +73,25 @@ class Controller:
             reduce=engine.reduce,
         )
         self.window = Window(self.references)
-        self._resumed = False
+        self._lost = False  # whether a checkpoint's subspace could not be restored
 
     def on_step_begin(self, step: int) -> None:
-        """Refresh the subspace if it is due. Gradient buffers must be empty.
+        """Refresh the subspace if it is due.
 
         Args:
             step: number of optimizer steps taken so far, t.
         """
         due = step % self.arguments.refresh_steps == 0
-        if self._resumed:  # the first step after a checkpoint: without its subspace a new one is due at once
-            due, self._resumed = due or self.subspace.directions == 0, False
-        if due and self.chunks:
+        if (due or self._lost) and self.chunks:
             self.refresh(step)
+        self._lost = False
 
     def refresh(self, step: int) -> None:
         """Compute the reference gradients at the current parameters and span the subspace by them."""
         started = time.perf_counter()
         losses: list[float] = []
-        with isolated_randomness(self.arguments.ogpsa_seed + step):
+        with isolated_randomness(self.arguments.ogpsa_seed + step), self.engine.set_aside():
             accepted = self.subspace.refresh(self._reference_gradients(losses), len(self.chunks))
-        self.engine.discard()
         if not accepted:
             broken = [r.name for (r, _), loss in zip(self.chunks, losses, strict=False) if not math.isfinite(loss)]
             logger.warning(
@@ -109,6 +107,7 @@ class Controller:
                 "ogpsa/refresh_accepted": float(accepted),
                 "ogpsa/refresh_seconds": time.perf_counter() - started,
                 "ogpsa/rank": self.mean_rank(),
+                "ogpsa/explained": self.subspace.explained,
             }
         )
 
@@ -133,7 +132,7 @@ class Controller:
             return
         gradients = self.engine.local_gradients()
         if self.arguments.ogpsa_monitor_only:
-            self.window.add(self.subspace.measure(gradients), self.subspace)
+            self.window.add(self.subspace.would_remove(gradients), self.subspace)
             return
         self.window.add(self.subspace.project_(gradients, measure), self.subspace)
         self.engine.commit()
@@ -167,18 +166,18 @@ class Controller:
             folder: the checkpoint's folder.
             writes_shared: whether this process writes what all ranks have in common.
         """
-        if self.subspace.directions and (writes_shared or not self.engine.replicated):
+        if self.chunks and (writes_shared or not self.engine.replicated):
             checkpoint.save(folder, self._shard(), self.subspace.state_dict(), self.fingerprint())
 
     def resume(self, folder: Path) -> None:
         """Restore the subspace of a checkpoint; where it is missing or does not fit, it is computed anew."""
-        self._resumed = True
         state, reason = checkpoint.load(folder, self._shard(), self.fingerprint())
         # Ranks must agree: one that computes alone would wait for the others for ever.
         missing = self.engine.sum_over_ranks(torch.tensor(float(state is None), device=self.engine.device))
         if state is not None and missing == 0:
             self.subspace.load_state_dict(state, self.engine.parameters())
         elif self.chunks:
+            self._lost = True
             why = reason or "another rank has none"
             logger.warning("The subspace is computed anew: %s. The resumed run may differ from an unbroken one.", why)
 

@@ -1,7 +1,7 @@
 """Linear algebra of the subspace: small dense matrices in float64, long vectors piece by piece in float32.
 
-No temporary is larger than a piece, and sums over pieces are kept in float64, so that narrow gradients lose nothing
-but their own precision.
+No temporary is larger than k rows of a piece, and sums over pieces are kept in float64, so that narrow gradients lose
+nothing but their own precision.
 """
 
 import torch

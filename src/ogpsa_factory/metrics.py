@@ -24,6 +24,8 @@ class Window:
         # A set's own gradient is the token-weighted mean of its chunks': one row of weights per set, [sets, k].
         shares = [torch.tensor(r.chunk_tokens, dtype=torch.float64) for r in references]
         self.weights = torch.block_diag(*[(s / s.sum())[None] for s in shares]) if shares else torch.zeros(0, 0)
+        self._gram: Tensor | None = None
+        self._norms = torch.zeros(0)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -36,10 +38,12 @@ class Window:
         """
         if subspace.directions == 0:
             return
-        device = projection.norm.device
-        gram = subspace.gram.to(device)
-        weights = self.weights.to(device)
-        norms = torch.einsum("sk,kl,sl->s", weights, gram, weights).clamp_min(0).sqrt()
+        if self._gram is not subspace.gram:  # once per refresh, not per step: it copies to the device
+            device = projection.norm.device
+            gram, self.weights = subspace.gram.to(device), self.weights.to(device)
+            self._norms = torch.einsum("sk,kl,sl->s", self.weights, gram, self.weights).clamp_min(0).sqrt()
+            self._gram = subspace.gram
+        weights, norms = self.weights, self._norms
         self._add("removed_ratio", projection.removed / projection.norm)
         self._add("cos", (weights @ projection.inner) / (norms * projection.norm))
         if projection.inner_after is not None:
@@ -47,7 +51,7 @@ class Window:
             self._add("cos_after", (weights @ projection.inner_after) / (norms * left))
 
     def _add(self, key: str, value: Tensor) -> None:
-        value = torch.nan_to_num(value)  # 0/0: a zero gradient has no direction
+        value = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)  # a zero gradient has no direction
         self._sums[key] = self._sums[key] + value if key in self._sums else value
         self._counts[key] = self._counts.get(key, 0) + 1
 
@@ -57,7 +61,7 @@ class Window:
         Returns:
             ``ogpsa/removed_ratio`` (norm of what was removed over the gradient's norm), ``ogpsa/cos/<set>`` (cosine
             between the gradient and the set's reference gradient before the projection) and ``ogpsa/cos_after/<set>``
-            (after it, on the steps where it was measured). Empty if there was no step.
+            (what is left of it inside the stored subspace, on the steps where it was measured). Empty without steps.
         """
         figures: dict[str, float] = {}
         for key, total in self._sums.items():
@@ -74,5 +78,5 @@ class Window:
         losses = torch.tensor(chunk_losses, dtype=torch.float64)
         return {
             f"ogpsa/reference_loss/{name}": float(shares[shares > 0].dot(losses[shares > 0]))
-            for name, shares in zip(self.names, self.weights, strict=True)
+            for name, shares in zip(self.names, self.weights.cpu(), strict=True)
         }

@@ -91,8 +91,7 @@ def extend_model_card(folder: Path, arguments: OGPSAArguments, references: Seque
         "",
         _HEADING,
         "",
-        f"Trained with ogpsa_factory {__version__} (arXiv 2602.07892): the part of each update that lies in the span "
-        "of these reference sets' gradients was removed.",
+        f"Trained with ogpsa_factory {__version__} (arXiv 2602.07892). {_what_was_done(arguments)}",
         "",
         "| reference set | rows | label tokens | directions | fingerprint |",
         "| --- | --- | --- | --- | --- |",
@@ -102,6 +101,14 @@ def extend_model_card(folder: Path, arguments: OGPSAArguments, references: Seque
         "",
     ]
     _write(card, text.rstrip("\n") + "\n" + "\n".join(lines))
+
+
+def _what_was_done(arguments: OGPSAArguments) -> str:
+    if arguments.ogpsa_monitor_only:
+        return "The overlap with these reference sets' gradients was watched; the updates are those of plain training."
+    if arguments.ogpsa_mode == "conflict":
+        return "From each gradient, what would raise the loss on one of these reference sets was removed."
+    return "From each gradient, the part that lies in the span of these reference sets' gradients was removed."
 
 
 def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | None:
@@ -131,10 +138,13 @@ def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | No
             {key: (_set(key), "-") for key in _keys(history, "ogpsa/reference_loss/")},
         ),
     ]
-    if not any(_keys(history, key) for _, curves in panels for key in curves):
+    logged = {key for entry in history for key in entry}
+    panels = [(label, {key: curves[key] for key in curves if key in logged}) for label, curves in panels]
+    panels = [(label, curves) for label, curves in panels if curves]
+    if not panels:
         return None
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    for axes, (label, curves) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    figure = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+    for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         colours: dict[str, str] = {}
         for key, (name, style) in curves.items():
             points = [(entry["step"], entry[key]) for entry in history if key in entry]

@@ -33,7 +33,8 @@ class Projection:
     Attributes:
         norm: norm of the gradient before the projection, scalar, float64.
         removed: norm of the component that was removed, scalar, float64.
-        inner: inner products with every reference gradient before the projection, of shape ``[k]``, float64.
+        inner: inner products before the projection with every reference gradient, as far as it lies in the stored
+            subspace (see ``explained``), of shape ``[k]``, float64.
         inner_after: the same, measured after the projection, or None if ``measure`` was not asked for.
     """
 
@@ -60,10 +61,11 @@ class CapabilitySubspace:
         reduce: sums a tensor over the ranks that hold the other shards, and returns it; None for whole gradients.
 
     Attributes:
+        basis: per tensor an orthonormal basis of shape ``[k, numel]``, or None; rows beyond a group's rank are zero.
         gram: inner products between the reference gradients over all groups, of shape ``[k, k]``, float64.
 
     Raises:
-        ValueError: for an unknown mode, or a tolerance or energy outside its range.
+        ValueError: for an unknown mode, a tolerance or energy outside its range, or dtype float16.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class CapabilitySubspace:
             raise ValueError(f"tolerance must be in [0, 1), got {tolerance}.")
         if not 0.0 < energy <= 1.0:
             raise ValueError(f"energy must be in (0, 1], got {energy}.")
+        if dtype == torch.float16:
+            raise ValueError("dtype float16 flushes small gradients to zero; use bfloat16, which has float32's range.")
         self.groups = None if groups is None else list(groups)
         self.mode = mode
         self.tolerance = tolerance
@@ -90,8 +94,9 @@ class CapabilitySubspace:
         self.dtype = dtype
         self.offload = offload
         self.reduce = reduce or (lambda tensor: tensor)
-        self.basis: list[Tensor | None] = []  # per tensor, of shape [k, numel]; rows beyond a group's rank are zero
-        self._set_coordinates(torch.zeros(0, 0, 0, dtype=torch.float64), torch.zeros(0, 0, dtype=torch.float64))
+        self.basis: list[Tensor | None] = []
+        empty = torch.zeros(0, 0, 0, dtype=torch.float64)
+        self._set_coordinates(empty, torch.zeros(0, 0, dtype=torch.float64), empty.sum(dim=0))
 
     @property
     def directions(self) -> int:
@@ -102,6 +107,12 @@ class CapabilitySubspace:
     def ranks(self) -> Tensor:
         """Rank of the subspace in each group, of shape ``[groups]``, int64."""
         return (self.coordinates.abs().amax(dim=2) > 0).sum(dim=1) if self.directions else torch.zeros(0).long()
+
+    @property
+    def explained(self) -> float:
+        """Share (0..1) of the reference gradients' squared norm that lies in the stored subspace."""
+        total = float(self.gram.trace())
+        return float(self._scaled.square().sum()) / total if total else 1.0
 
     def refresh(self, references: Iterable[Gradients], count: int | None = None) -> bool:
         """Replace the subspace by the span of new reference gradients.
@@ -121,6 +132,7 @@ class CapabilitySubspace:
         if count > MAX_DIRECTIONS:
             raise ValueError(f"A subspace takes at most {MAX_DIRECTIONS} directions, got {count}.")
         stacked: list[Tensor | None] = []
+        device = torch.device("cpu")
         for row, gradients in enumerate(references):
             if row == 0:
                 stacked = [None] * len(gradients)
@@ -130,6 +142,7 @@ class CapabilitySubspace:
                 )
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
+                    device = gradient.device
                     stack = stacked[i]
                     if stack is None:
                         stack = stacked[i] = self._allocate(count, gradient)
@@ -142,7 +155,7 @@ class CapabilitySubspace:
         for group, stack in zip(groups, stacked, strict=True):
             if stack is not None:
                 add_gram(gram[group], stack)
-        gram = self.reduce(gram)
+        gram = self.reduce(gram.to(device)).cpu()
         if not torch.isfinite(gram).all():
             return False
 
@@ -151,7 +164,7 @@ class CapabilitySubspace:
             if stack is not None:
                 mix_rows(stack, transform[group].to(stack.device))
         self.groups, self.basis = groups, stacked
-        self._set_coordinates(coordinates, norms)
+        self._set_coordinates(coordinates, norms, gram.sum(dim=0))
         return True
 
     def project_(self, gradients: Gradients, measure: bool = False) -> Projection:
@@ -172,8 +185,7 @@ class CapabilitySubspace:
             zero = torch.zeros((), dtype=torch.float64)
             return Projection(zero, zero, zero.new_zeros(0), None)
         inner, squared = self._inner_products(gradients)
-        remove = inner if self.mode == "orthogonal" else conflict_coefficients(self.coordinates, inner)
-        remove = torch.nan_to_num(remove, nan=0.0, posinf=0.0, neginf=0.0)
+        remove = self._to_remove(inner)
         for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
             if basis is not None and gradient is not None:
                 subtract_rows(gradient, basis, remove[group])
@@ -184,17 +196,18 @@ class CapabilitySubspace:
             inner_after=self._reference_inner(self._inner_products(gradients)[0]) if measure else None,
         )
 
-    def measure(self, gradients: Gradients) -> Projection:
-        """Compute what :meth:`project_` would find before it changes anything, and change nothing."""
+    def would_remove(self, gradients: Gradients) -> Projection:
+        """Compute what :meth:`project_` would do, and change nothing."""
         if self.directions == 0:
             return self.project_(gradients)
         inner, squared = self._inner_products(gradients)
-        return Projection(squared.sqrt(), squared.new_zeros(()), self._reference_inner(inner), None)
+        removed = self._to_remove(inner).square().sum().sqrt()
+        return Projection(squared.sqrt(), removed, self._reference_inner(inner), None)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything :meth:`load_state_dict` needs: ``basis.<i>``, ``coordinates`` and ``norms``."""
+        """Return everything :meth:`load_state_dict` needs: ``basis.<i>``, ``coordinates``, ``norms`` and ``gram``."""
         state = {f"basis.{i}": basis for i, basis in enumerate(self.basis) if basis is not None}
-        return {**state, "coordinates": self.coordinates, "norms": self.norms}
+        return {**state, "coordinates": self.coordinates, "norms": self.norms, "gram": self.gram}
 
     def load_state_dict(self, state: dict[str, Tensor], like: Sequence[Tensor]) -> None:
         """Restore a subspace.
@@ -213,14 +226,18 @@ class CapabilitySubspace:
                 raise ValueError(f"Stored basis {i} has {stored.shape[1]} elements, the parameter {tensor.numel()}.")
             basis.append(None if stored is None else stored.to(self._device(tensor)))
         self.basis = basis
-        self._set_coordinates(state["coordinates"], state["norms"])
+        self._set_coordinates(state["coordinates"], state["norms"], state["gram"])
         self.groups = self.groups if self.groups is not None else list(range(len(basis)))
 
-    def _set_coordinates(self, coordinates: Tensor, norms: Tensor) -> None:
+    def _set_coordinates(self, coordinates: Tensor, norms: Tensor, gram: Tensor) -> None:
         self.coordinates = coordinates  # [groups, k, k]: unit-normalised references in the basis, one per column
         self.norms = norms  # [groups, k]: norm of each reference within each group
-        self._scaled = coordinates * norms[:, None, :]
-        self.gram = torch.einsum("grk,grl->kl", self._scaled, self._scaled)
+        self.gram = gram
+        self._scaled = coordinates * norms[:, None, :]  # moves to the gradients' device at first use, and stays
+
+    def _to_remove(self, inner: Tensor) -> Tensor:
+        remove = inner if self.mode == "orthogonal" else conflict_coefficients(self.coordinates, inner)
+        return torch.nan_to_num(remove, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _device(self, tensor: Tensor) -> torch.device:
         return torch.device("cpu") if self.offload else tensor.device
@@ -245,4 +262,5 @@ class CapabilitySubspace:
         return sums[:-1].view(groups, k), sums[-1]
 
     def _reference_inner(self, inner: Tensor) -> Tensor:
-        return torch.einsum("grk,gr->k", self._scaled.to(inner.device), inner)
+        self._scaled = self._scaled.to(inner.device)
+        return torch.einsum("grk,gr->k", self._scaled, inner)

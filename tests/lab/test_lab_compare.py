@@ -1,5 +1,7 @@
 """The table and the figure, on results made by hand."""
 
+import io
+
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -20,16 +22,17 @@ def saves(tmp_path):
     return tmp_path
 
 
-def test_table_has_a_row_a_model_and_every_figure(saves):
+def test_table_has_a_column_a_model_and_every_figure_and_fits_a_terminal(saves):
     results = read_results([saves / name for name in ("base", "naive", "ogpsa")])
-    console = Console(width=250, record=True, file=open("/dev/null", "w"))
+    console = Console(width=80, record=True, file=io.StringIO())
     table = make_table(results)
     console.print(table)
     text = console.export_text()
-    assert [line.split()[1] for line in text.splitlines() if "│ " in line] == ["base", "naive", "ogpsa"]
-    headings = ["held-out harmful refused", "look-alikes wrongly refused", "mean of skills", *SKILLS]
-    assert all(heading in text for heading in headings)
-    assert "58.3" in text  # the last row's mean: five skills at 50 and one at 100
+    rows = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in text.splitlines() if "│" in line}
+    labels = ["held-out harmful requests refused", "benign look-alikes wrongly refused", "mean of skills"]
+    assert {*labels, *(f"skill: {skill}" for skill in SKILLS)} <= rows.keys()
+    # The last one's mean: five skills at 50 and one at 100.
+    assert [float(cell) for cell in rows["mean of skills"]] == [100.0, 50.0, 58.3]
 
 
 def test_figure_is_written_whole(saves):

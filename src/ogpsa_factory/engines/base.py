@@ -68,5 +68,13 @@ class Engine(ABC):
         """Tell the engine that its gradients were changed, so that figures it derived from them are renewed."""
 
     @abstractmethod
+    def set_aside(self) -> AbstractContextManager[None]:
+        """Context that starts with empty gradient buffers and gives back what was in them.
+
+        A trainer may begin a step with gradients left over: transformers does so after the last, partial accumulation
+        of a streamed epoch.
+        """
+
+    @abstractmethod
     def discard(self) -> None:
         """Put the engine back into the state it has before the first backward pass of a step."""

@@ -4,8 +4,8 @@ Communication: DDP averages ``.grad`` over ranks in the last backward pass of an
 whole reduced gradient and the projection needs no communication at all.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -66,6 +66,17 @@ class NativeEngine(Engine):
 
     def commit(self) -> None:
         """Nothing is derived from ``.grad`` before clipping."""
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Take every ``.grad`` off its parameter and put it back at the end."""
+        kept = self.local_gradients()
+        self.discard()
+        try:
+            yield
+        finally:
+            for parameter, gradient in zip(self._parameters, kept, strict=True):
+                parameter.grad = gradient
 
     def discard(self) -> None:
         """Drop all gradients."""

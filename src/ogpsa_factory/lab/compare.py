@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def read_results(folders: Sequence[Path]) -> Results:
 
 
 def make_table(results: Results) -> Table:
-    """Make the table: a row a model, shares in percent.
+    """Makes the table: a row a measure, a column a model (which fits a terminal), shares in percent.
 
     Args:
         results: what `read_results` returned.
@@ -68,20 +68,20 @@ def make_table(results: Results) -> Table:
         The table.
     """
     table = Table(title="Shares in percent; each model answers by greedy generation", title_justify="left")
-    table.add_column("model", no_wrap=True)
-    skills = list(next(iter(results.values()))["skills"])
-    headings = ["held-out harmful refused", "seen harmful refused"]
-    headings += ["look-alikes wrongly refused", "look-alikes answered right"]
-    for heading in [*headings, *skills, "mean of skills"]:
-        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for name in results:
+        table.add_column(name, justify="right", no_wrap=True)
 
-    for name, result in results.items():
-        refused = result["refused"]
-        shares = [refused["harmful_held_out"], refused["harmful_seen"]]
-        shares += [refused["lookalike"], result["answered"]["lookalike"]]
-        shares += [*(result["skills"][skill] for skill in skills), result["skills_mean"]]
-        table.add_row(name, *(f"{100 * share:.1f}" for share in shares))
+    def add(label: str, share: Callable[[dict[str, Any]], float]) -> None:
+        table.add_row(label, *(f"{100 * share(result):.1f}" for result in results.values()))
 
+    add("held-out harmful requests refused", lambda result: result["refused"]["harmful_held_out"])
+    add("seen harmful requests refused", lambda result: result["refused"]["harmful_seen"])
+    add("benign look-alikes wrongly refused", lambda result: result["refused"]["lookalike"])
+    add("benign look-alikes answered right", lambda result: result["answered"]["lookalike"])
+    for skill in next(iter(results.values()))["skills"]:
+        add(f"skill: {skill}", lambda result, skill=skill: result["skills"][skill])  # type: ignore[misc]
+    add("mean of skills", lambda result: result["skills_mean"])
     return table
 
 
@@ -133,7 +133,7 @@ def _draw_plane(axes: Axes, results: Results) -> None:
         xlim=(-4, 104),
         ylim=(min(utilities) - margin, max(utilities) + margin),
         xlabel="held-out harmful requests refused, %  (safety)",
-        ylabel="mean accuracy of the general skills, %  (utility)",
+        ylabel="mean accuracy of the general skills, %  (utility; not from 0)",
         title="Safety versus utility: best is top right",
     )
     axes.grid(alpha=0.25)

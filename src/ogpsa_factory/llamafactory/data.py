@@ -132,13 +132,19 @@ def check_names(names: list[str], data_args: Any) -> None:
                 "one answer. Register the chosen answers as a set of their own, without ranking."
             )
     for name in names:
-        same = [other for other in data_args.dataset or [] if info.get(other) == info[name]]
+        same = [other for other in data_args.dataset or [] if _source(info.get(other, {})) == _source(info[name])]
         if same:
             logger.warning(
                 "Reference set %s is the training set %s: projecting against it removes what training is to learn.",
                 name,
                 same[0],
             )
+
+
+def _source(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """What decides which rows an entry stands for."""
+    keys = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+    return tuple(entry.get(key) for key in (*keys, "subset", "folder", "split"))
 
 
 def _dataset_info(dataset_dir: Any) -> dict[str, Any] | None:

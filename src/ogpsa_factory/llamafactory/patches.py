@@ -11,6 +11,9 @@ from ..errors import OGPSAError
 from . import compat
 
 
+_MARK = "_ogpsa_patched"
+
+
 def patch_parser(parser: Any) -> None:
     """Make every argument list understand OGPSA's arguments.
 
@@ -44,9 +47,10 @@ def patch_tuner(tuner: Any) -> None:
     _require(tuner)
     from .workflow import with_ogpsa
 
-    if not hasattr(tuner.run_sft, "__wrapped__"):
+    if not hasattr(tuner, _MARK):
         tuner.run_sft = with_ogpsa(tuner.run_sft)
         tuner.read_args = _reading_json(tuner.read_args)
+        setattr(tuner, _MARK, True)
 
 
 def _reading_json(read_args: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import get_last_checkpoint
+
 from ..engines import SUPPORT
 from ..errors import OGPSAError
 
@@ -29,11 +31,12 @@ _REFUSED_SWITCHES = [
 _STEPPING_IN_BACKWARD = ("lomo", "layerwise")
 
 
-def check_supported(model_args: Any, training_args: Any, finetuning_args: Any) -> None:
+def check_supported(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any) -> None:
     """Refuse engines and optimizers whose gradients OGPSA cannot reach.
 
     Args:
         model_args: LLaMA-Factory's model arguments.
+        data_args: its data arguments.
         training_args: its training arguments.
         finetuning_args: its fine-tuning arguments.
 
@@ -43,6 +46,13 @@ def check_supported(model_args: Any, training_args: Any, finetuning_args: Any) -
     refuse_switches("model", model_args)
     refuse_switches("training", training_args)
     refuse_switches("finetuning", finetuning_args)
+    flash_attention = str(getattr(model_args.flash_attn, "value", model_args.flash_attn))
+    rows = finetuning_args.ogpsa_reference_batch_size
+    if data_args.neat_packing and flash_attention == "fa2" and rows not in (None, 1):
+        raise OGPSAError(
+            f"ogpsa_reference_batch_size: {rows} is not possible with neat_packing and flash_attn: fa2, which take "
+            "one sequence at a time. Set it to 1."
+        )
     optimizer = str(getattr(training_args.optim, "value", training_args.optim))
     if any(word in optimizer for word in _STEPPING_IN_BACKWARD):
         raise OGPSAError(
@@ -85,12 +95,15 @@ def skip_broken_checkpoint(training_args: Any) -> None:
     Args:
         training_args: LLaMA-Factory's training arguments; ``resume_from_checkpoint`` is changed in place.
     """
+    if training_args.resume_from_checkpoint is True:
+        training_args.resume_from_checkpoint = get_last_checkpoint(training_args.output_dir)
     chosen = training_args.resume_from_checkpoint
     if not isinstance(chosen, str) or Path(chosen).resolve().parent != Path(training_args.output_dir).resolve():
         return
     if _is_complete(Path(chosen)):
         return
-    whole = [path for path in Path(training_args.output_dir).glob("checkpoint-*") if _is_complete(path)]
+    numbered = Path(training_args.output_dir).glob("checkpoint-[0-9]*")
+    whole = [path for path in numbered if path.name.removeprefix("checkpoint-").isdigit() and _is_complete(path)]
     best = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     logger.warning(
         "%s is incomplete; %s.", chosen, f"resuming from {best}" if best else "training starts from the beginning"

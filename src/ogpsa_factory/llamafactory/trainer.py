@@ -1,11 +1,13 @@
 """The trainer mixin: where in a training loop the controller is called."""
 
-import logging
+import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
@@ -15,10 +17,7 @@ from .. import report
 from ..arguments import OGPSAArguments
 from ..controller import Controller
 from ..engines import NativeEngine
-from ..reference import ReferenceSet
-
-
-logger = logging.getLogger(__name__)
+from ..reference import IGNORE_INDEX, ReferenceSet
 
 
 class _StepCallback(TrainerCallback):
@@ -50,7 +49,13 @@ class OGPSATrainerMixin:
 
     def start_ogpsa(self: Any) -> None:
         """Make the controller for the wrapped model, and restore its subspace when resuming."""
-        batch_size = self.ogpsa_arguments.ogpsa_reference_batch_size or self.args.per_device_train_batch_size
+        # auto_find_batch_size lowers this one, and starts training anew, when memory does not suffice.
+        batch_size = self._train_batch_size // max(1, self.args.n_gpu)
+        if self.ogpsa_arguments.ogpsa_reference_batch_size is not None:
+            own = self.ogpsa_arguments.ogpsa_reference_batch_size
+            batch_size = min(own, batch_size) if self.args.auto_find_batch_size else own
+        self._reference_collator = copy.copy(self.data_collator)
+        self._reference_collator.label_pad_token_id = IGNORE_INDEX  # whatever ignore_pad_token_for_loss says
         self.ogpsa = Controller(
             self.ogpsa_arguments,
             NativeEngine(self.model, self.model_wrapped),
@@ -68,7 +73,7 @@ class OGPSATrainerMixin:
         self.model_wrapped.train()  # gradient checkpointing is off in evaluation mode
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers keep two sets of weights
             self.optimizer.train()
-        inputs = self._prepare_inputs(self.data_collator(features))
+        inputs = self._prepare_inputs(self._reference_collator(features))
         with self.compute_loss_context_manager():
             return self.model_wrapped(**inputs)["loss"]
 
@@ -95,6 +100,8 @@ class OGPSATrainerMixin:
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         self._resume_folder = checkpoint
+        if self.args.device.type == "cpu":
+            _let_torch_load_to_cpu_ranks()
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
@@ -109,6 +116,14 @@ class OGPSATrainerMixin:
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
         if self.is_world_process_zero():
             report.extend_model_card(Path(self.args.output_dir), self.ogpsa_arguments, self.ogpsa_references)
+
+
+@functools.cache
+def _let_torch_load_to_cpu_ranks() -> None:
+    """Teach ``torch.load`` places like "cpu:0": transformers 5.6 names them when DDP on CPUs resumes, and fails."""
+    torch.serialization.register_package(
+        5, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
 
 
 def make_trainer_class(

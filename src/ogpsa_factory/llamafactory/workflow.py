@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,16 +30,16 @@ def with_ogpsa(run_sft: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(run_sft)
-    def run(
+    def run_with_ogpsa(
         model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        _log_like_llamafactory()
+        _log_like_llamafactory(training_args.process_index)
         if not (getattr(finetuning_args, "use_ogpsa", False) and training_args.do_train):
             if getattr(finetuning_args, "ogpsa_reference_dataset", None) and training_args.do_train:
                 logger.warning("use_ogpsa is off, so ogpsa_reference_dataset is ignored: this is a plain run.")
             return run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
 
-        check_supported(model_args, training_args, finetuning_args)
+        check_supported(model_args, data_args, training_args, finetuning_args)
         skip_broken_checkpoint(training_args)
         references = load_reference_sets(finetuning_args, model_args, data_args, training_args)
         trainers: list[Any] = []
@@ -64,13 +63,13 @@ def with_ogpsa(run_sft: Callable[..., Any]) -> Callable[..., Any]:
                 report.plot_curves(folder, trainers[0].state.log_history)
         return result
 
-    return run
+    return run_with_ogpsa
 
 
-def _log_like_llamafactory() -> None:
-    """Send our messages where LLaMA-Factory's go (terminal, LlamaBoard), once per machine and not once per rank."""
+def _log_like_llamafactory(rank: int) -> None:
+    """Send our messages where LLaMA-Factory's go (terminal, LlamaBoard), once and not once per rank."""
     ours = logging.getLogger("ogpsa_factory")
-    ours.setLevel(logging.INFO if os.getenv("LOCAL_RANK", "0") == "0" else logging.ERROR)
+    ours.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     ours.propagate = False
     for handler in logging.getLogger("llamafactory").handlers:
         ours.addHandler(handler)
