@@ -1,6 +1,6 @@
 """The demo on fresh worlds: does its result hold on worlds that nobody looked at when its settings were chosen?
 
-Run:  python benchmarks/demo_seeds.py [--seeds 10 11 12 13] [--jobs 2] [--output benchmarks/results/demo_seeds.json]
+Run:  python benchmarks/demo_seeds.py [--seeds 11 12 13 14 15 16] [--jobs 2] [--output FILE.json]
 
 Each world is generated and its base model trained from scratch with its own seed; naive and OGPSA-SFT run through
 `llamafactory-cli` with the demo's files and one seed for both; all three models are evaluated by generation.
@@ -21,18 +21,21 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("base", "naive_sft", "ogpsa_sft")
 
 
-def run_world(seed: int) -> dict[str, Any]:
-    """Build one world, align it twice, evaluate; return the three results by model."""
+def run_world(seed: int) -> dict[str, Any] | None:
+    """Build one world, align it twice, evaluate; return the three results by model, None if the base is unfit."""
     tools = Path(sys.executable).parent
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
 
-        def call(*words: object) -> None:
+        def call(*words: object, may_fail: bool = False) -> bool:
             done = subprocess.run(list(map(str, words)), cwd=folder, env=environment, capture_output=True, text=True)
-            if done.returncode:
+            if done.returncode and not may_fail:
                 raise SystemExit(f"World {seed}: {words[0]} failed.\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+            return done.returncode == 0
 
-        call(tools / "ogpsa", "lab", "build", "--seed", seed)
+        if not call(tools / "ogpsa", "lab", "build", "--seed", seed, may_fail=True):
+            print(f"world {seed}: its base model missed the thresholds of `ogpsa lab build`", flush=True)
+            return None
         for name in MODELS[1:]:
             call(tools / "llamafactory-cli", "train", ROOT / f"examples/yaml/mini/{name}.yaml", f"seed={seed}")
         call(tools / "ogpsa", "lab", "evaluate")
@@ -46,7 +49,7 @@ def run_world(seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15, 16])
     parser.add_argument("--jobs", type=int, default=2, help="worlds at a time, one thread each")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "demo_seeds.json")
     options = parser.parse_args()

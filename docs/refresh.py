@@ -61,7 +61,8 @@ def overhead_section() -> str:
 
 def seeds_section() -> str:
     """The demo on fresh worlds: means over worlds of the mean of skills, and how often OGPSA is above naive."""
-    worlds = json.loads(SEEDS.read_text(encoding="utf-8"))
+    measured = json.loads(SEEDS.read_text(encoding="utf-8"))
+    worlds = {seed: result for seed, result in measured.items() if result is not None}
     skills = {name: [world[name]["skills_mean"] for world in worlds.values()] for name in MODELS}
     refused = {name: [world[name]["refused"] for world in worlds.values()] for name in MODELS}
     rows = ["| world | base | naive SFT | OGPSA-SFT |", "| --- | ---: | ---: | ---: |"]
@@ -77,7 +78,9 @@ def seeds_section() -> str:
     lines = [
         f"Mean accuracy of the skills, in percent, in {len(worlds)} worlds that were not looked at when the demo's",
         f"settings were chosen; OGPSA is above naive in {above} of {len(worlds)}. Means over the worlds: held-out",
-        f"harmful requests refused: {both('harmful_held_out')}; benign look-alikes wrongly refused: {both('lookalike')}.",
+        f"harmful requests refused: {both('harmful_held_out')}; benign look-alikes wrongly refused:",
+        f"{both('lookalike')}.",
+        f"In {len(measured) - len(worlds)} further worlds the base model missed its own thresholds.",
         "Command: `python benchmarks/demo_seeds.py`.",
     ]
     return " ".join(lines) + "\n\n" + "\n".join(rows)
