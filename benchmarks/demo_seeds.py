@@ -24,7 +24,7 @@ MODELS = ("base", "naive_sft", "ogpsa_sft")
 def run_world(seed: int) -> dict[str, Any] | None:
     """Build one world, align it twice, evaluate; return the three results by model, None if the base is unfit."""
     tools = Path(sys.executable).parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as folder:
 
         def call(*words: object, may_fail: bool = False) -> bool:

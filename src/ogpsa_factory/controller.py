@@ -62,7 +62,7 @@ class Controller:
         self.batch_size = batch_size
         self.log = log
         self.progress = progress
-        narrow = engine.gradient_dtype if engine.narrow_gradients else None
+        narrow = torch.bfloat16 if engine.narrow_gradients else None  # float16 has too small a range
         self.subspace = CapabilitySubspace(
             group_parameters(engine.names, arguments.ogpsa_granularity),
             mode=arguments.ogpsa_mode,
