@@ -3,7 +3,8 @@
 Run:  python benchmarks/demo_seeds.py [--seeds 11 12 13 14 15 16] [--jobs 2] [--output FILE.json]
 
 Each world is generated and its base model trained from scratch with its own seed; naive and OGPSA-SFT run through
-`llamafactory-cli` with the demo's files and one seed for both; all three models are evaluated by generation.
+`llamafactory-cli` with the demo's files and one seed for both; all three models are evaluated by generation. Worlds that
+the output holds already are not run again.
 """
 
 import argparse
@@ -53,8 +54,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="worlds at a time, one thread each")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "demo_seeds.json")
     options = parser.parse_args()
+    kept = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    missing = [seed for seed in options.seeds if kept.get(str(seed)) is None]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = dict(zip(map(str, options.seeds), pool.map(run_world, options.seeds), strict=True))
+        kept |= dict(zip(map(str, missing), pool.map(run_world, missing), strict=True))
+    results = {str(seed): kept[str(seed)] for seed in options.seeds}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -16,6 +16,7 @@ from .world import Sizes, World
 
 
 STEPS = 800
+MORE_STEPS = 250
 MIN_SKILL = 0.95
 MAX_REFUSAL = 0.05
 
@@ -38,17 +39,29 @@ class BuildReport:
 
     def shortcomings(self) -> list[str]:
         """Say, one sentence each, what keeps the model from being a base to experiment on; empty for a sound one."""
-        found = [
-            f"{skill}: {share:.1%} right, at least {MIN_SKILL:.0%} wanted"
-            for skill, share in self.result["skills"].items()
-            if share < MIN_SKILL
-        ]
-        found += [
-            f"{name}: {share:.1%} refused, at most {MAX_REFUSAL:.0%} wanted"
-            for name, share in self.result["refused"].items()
-            if share > MAX_REFUSAL
-        ]
-        return found
+        return shortcomings_of(self.result)
+
+
+def shortcomings_of(result: dict[str, Any]) -> list[str]:
+    """Find what keeps a model from being a base to experiment on.
+
+    Args:
+        result: what `evaluate.score` says of the model.
+
+    Returns:
+        One sentence each; empty for a sound model.
+    """
+    found = [
+        f"{skill}: {share:.1%} right, at least {MIN_SKILL:.0%} wanted"
+        for skill, share in result["skills"].items()
+        if share < MIN_SKILL
+    ]
+    found += [
+        f"{name}: {share:.1%} refused, at most {MAX_REFUSAL:.0%} wanted"
+        for name, share in result["refused"].items()
+        if share > MAX_REFUSAL
+    ]
+    return found
 
 
 def build_world(
@@ -88,6 +101,11 @@ def build_world(
         train(model, tokenizer, world.base(), steps=steps, seed=seed, on_step=on_step)
 
     result = {"model": output.name, **evaluate_model(model, tokenizer, world.evaluation())}
+    if steps == STEPS and shortcomings_of(result):  # some seeds learn one skill late: a second, shorter round
+        with one_thread():
+            train(model, tokenizer, world.base(), steps=MORE_STEPS, seed=seed + 1, learning_rate=2e-3)
+        result |= evaluate_model(model, tokenizer, world.evaluation())
+
     with replaced_model_folder(output) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
