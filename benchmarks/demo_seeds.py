@@ -3,8 +3,8 @@
 Run:  python benchmarks/demo_seeds.py [--seeds 11 12 13 14 15 16] [--jobs 2] [--output FILE.json]
 
 Each world is generated and its base model trained from scratch with its own seed; naive and OGPSA-SFT run through
-`llamafactory-cli` with the demo's files and one seed for both; all three models are evaluated by generation. Worlds that
-the output holds already are not run again.
+`llamafactory-cli` with the demo's files and one seed for both; all three models are evaluated by generation. Worlds in
+the output file are not run again.
 """
 
 import argparse
