@@ -80,7 +80,7 @@ def seeds_section() -> str:
         f"settings were chosen; OGPSA is above naive in {above} of {len(worlds)}. Means over the worlds: held-out",
         f"harmful requests refused: {both('harmful_held_out')}; benign look-alikes wrongly refused:",
         f"{both('lookalike')}.",
-        f"In {len(measured) - len(worlds)} further worlds the base model missed its own thresholds.",
+        f"Worlds left out because the base model missed its own thresholds: {len(measured) - len(worlds)}.",
         "Command: `python benchmarks/demo_seeds.py`.",
     ]
     return " ".join(lines) + "\n\n" + "\n".join(rows)

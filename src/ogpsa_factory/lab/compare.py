@@ -133,7 +133,7 @@ def _draw_plane(axes: Axes, results: Results) -> None:
         xlim=(-4, 104),
         ylim=(min(utilities) - margin, max(utilities) + margin),
         xlabel="held-out harmful requests refused, %  (safety)",
-        ylabel="mean accuracy of the general skills, %  (utility; not from 0)",
+        ylabel="mean of the skills, %  (utility; axis not from 0)",
         title="Safety versus utility: best is top right",
     )
     axes.grid(alpha=0.25)
