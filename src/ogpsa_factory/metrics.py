@@ -1,6 +1,6 @@
 """Figures for the logs: how much of the update lies in the capability subspace, set by set.
 
-Nothing is read from the device before the log is written, so a step costs no host synchronisation.
+Nothing is read from the device before the log is written, so the figures cost a step no host synchronisation.
 """
 
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ from ..reference import IGNORE_INDEX, ReferenceSet
 
 
 class _StepCallback(TrainerCallback):
-    """Calls the controller where the Trainer has nothing to override: outside ``no_sync``, with empty gradients."""
+    """Calls the controller where the Trainer has nothing to override: outside ``no_sync``, before the forward."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
