@@ -81,7 +81,7 @@ def measure(steps: int, granularity: str) -> dict[str, object]:
         mean_loss(batch).backward()
         projecting = time.perf_counter()
         if kind != "naive":
-            controller.before_clipping(measure=kind == "ogpsa_logged")
+            controller.before_clipping(step, measure=kind == "ogpsa_logged")
         projected = time.perf_counter()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

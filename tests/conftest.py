@@ -62,6 +62,9 @@ class Toy:
         own = {"use_ogpsa": True, "ogpsa_reference_dataset": "ref_a,ref_b", "ogpsa_refresh_steps": 2}
         return self.config(output, **{**own, **changes})
 
+    def dpo(self, output: str = "out", **changes: Any) -> dict[str, Any]:
+        return self.ogpsa(output, **{"stage": "dpo", "dataset": "pairs", "pref_beta": 0.2, **changes})
+
     def write(self, name: str, rows: list[dict[str, Any]], **entry: Any) -> None:
         """Write a data set and register it."""
         (self.data / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -83,6 +86,20 @@ def make_rows(count: int, seed: int, words: list[str] = WORDS) -> list[dict[str,
         return " ".join(rng.choice(words) for _ in range(rng.randint(2, 9)))
 
     return [{"instruction": phrase(), "input": "", "output": phrase()} for _ in range(count)]
+
+
+PAIRS = {
+    "ranking": True,
+    "columns": {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"},
+}
+
+
+def make_pairs(count: int, seed: int, words: list[str] = WORDS) -> list[dict[str, str]]:
+    rows, others = make_rows(count, seed, words), make_rows(count, seed + 1000, words)
+    return [
+        {"instruction": row["instruction"], "input": "", "chosen": row["output"], "rejected": other["output"]}
+        for row, other in zip(rows, others, strict=True)
+    ]
 
 
 def save_toy_model(folder: Path, **changes: Any) -> None:
@@ -125,6 +142,9 @@ def toy(tmp_path: Path) -> Toy:
     toy.write("safety", make_rows(40, seed=1))
     toy.write("ref_a", make_rows(7, seed=2, words=WORDS[:20]))
     toy.write("ref_b", make_rows(5, seed=3, words=WORDS[20:]))
+    toy.write("pairs", make_pairs(40, seed=4), **PAIRS)
+    toy.write("pairs_a", make_pairs(7, seed=5, words=WORDS[:20]), **PAIRS)
+    toy.write("pairs_b", make_pairs(5, seed=6, words=WORDS[20:]), **PAIRS)
     return toy
 
 

@@ -45,11 +45,34 @@ MISTAKES = {
         "ogpsa_reference_batch_size: 4 is not possible with neat_packing",
     ),
     "granularity": ({"ogpsa_granularity": "tensor"}, "ogpsa_granularity: tensor .* parameter, layer, global"),
-    "mode": ({"ogpsa_mode": "plane"}, "ogpsa_mode: plane .* orthogonal, conflict"),
+    "mode": ({"ogpsa_mode": "plain"}, "ogpsa_mode: plain .* orthogonal, conflict, plane"),
+    "scale without conflict": ({"ogpsa_aligned_scale": 0.5}, "acts in ogpsa_mode: conflict only"),
+    "negative scale": ({"ogpsa_aligned_scale": -1, "ogpsa_mode": "conflict"}, "ogpsa_aligned_scale: -1"),
+    "reference loss": ({"ogpsa_reference_loss": "dpo"}, "ogpsa_reference_loss: dpo .* sft, preference, lm_both"),
+    "average": ({"ogpsa_reference_average": "tokens"}, "ogpsa_reference_average: tokens .* token, batch"),
+    "selection": ({"ogpsa_reference_selection": "last"}, "ogpsa_reference_selection: last .* random, first"),
+    "preference loss in SFT": (
+        {"ogpsa_reference_loss": "preference", "ogpsa_reference_dataset": "pairs_a"},
+        "preference is the loss of stage dpo; stage sft has none",
+    ),
+    "pairs that are none": (
+        {"ogpsa_reference_loss": "lm_both", "ogpsa_reference_dataset": "pairs_a,ref_a"},
+        "lm_both needs a chosen and a rejected answer in each row, and reference set ref_a has none",
+    ),
+    "pairs and fa2": (
+        {
+            "neat_packing": True,
+            "flash_attn": "fa2",
+            "ogpsa_reference_loss": "lm_both",
+            "ogpsa_reference_dataset": "pairs_a",
+        },
+        "lm_both is not possible with neat_packing",
+    ),
     "dtype": ({"ogpsa_subspace_dtype": "int8"}, "ogpsa_subspace_dtype: int8"),
     "conflict with energy": ({"ogpsa_mode": "conflict", "ogpsa_energy": 0.9}, "contradict each other"),
     "stage and switch": ({"stage": "ogpsa_sft", "use_ogpsa": False}, "contradict each other"),
     "stage": ({"stage": "ppo", "reward_model": "x"}, "does not work with stage: ppo"),
+    "stage name": ({"stage": "ogpsa_ppo", "reward_model": "x"}, "does not work with stage: ppo"),
     "fp16": ({"fp16": True, "use_cpu": False}, "fp16 with loss scaling"),
     "BAdam": ({"use_badam": True}, "use_badam: BAdam"),
     "layer-wise GaLore": ({"use_galore": True, "galore_layerwise": True}, "layer-wise GaLore"),
@@ -109,11 +132,11 @@ def test_set_without_a_single_label(start, monkeypatch):
         start()
 
 
-def test_preference_data(start, toy):
-    columns = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
-    toy.write("pairs", [{"instruction": "w1", "chosen": "w2", "rejected": "w3"}], ranking=True, columns=columns)
-    with pytest.raises(OGPSAError, match="pairs is preference data"):
-        start(ogpsa_reference_dataset="pairs")
+def test_labelled_data(start, toy):
+    columns = {"prompt": "instruction", "response": "output", "kto_tag": "good"}
+    toy.write("labelled", [{"instruction": "w1", "output": "w2", "good": True}], columns=columns)
+    with pytest.raises(OGPSAError, match="labelled is labelled data"):
+        start(ogpsa_reference_dataset="labelled")
 
 
 def test_dataset_info_is_missing_or_broken(start, toy):

@@ -27,8 +27,6 @@ FEATURES = {
     "train_on_prompt": {"train_on_prompt": True},
     "labels at padding": {"ignore_pad_token_for_loss": False},
     "streaming": {"streaming": True, "dataloader_num_workers": 1},
-    "lora": {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4},
-    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "layer": {"ogpsa_granularity": "layer"},
     "global": {"ogpsa_granularity": "global"},
     "several directions": {"ogpsa_rank": 3, "ogpsa_energy": 0.99, "ogpsa_granularity": "global"},
@@ -65,9 +63,9 @@ def overlaps(monkeypatch):
         references.clear()
         refresh(self, step)
 
-    def projecting(self, measure=False):
+    def projecting(self, step, measure=False):
         before = flat(self.engine.local_gradients()).norm()
-        project(self, measure)
+        project(self, step, measure)
         after = flat(self.engine.local_gradients())
         cosines.extend(float(after @ r / r.norm() / before) for r in references if r.numel() == after.numel())
 

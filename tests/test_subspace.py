@@ -311,7 +311,7 @@ def test_explained_share_and_norms_are_those_of_the_references():
             assert float(subspace.gram[i, i].sqrt()) == pytest.approx(float(flat(reference).norm()), rel=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["orthogonal", "conflict"])
+@pytest.mark.parametrize("mode", ["orthogonal", "conflict", "plane"])
 def test_would_remove_changes_nothing_and_tells_the_same(mode):
     references = [random_gradients(1), random_gradients(2)]
     subspace = make(references, "global", mode=mode)
@@ -331,6 +331,44 @@ def test_conflict_mode_leaves_what_helps():
     assert flat(projected(subspace, hurting)).norm() <= 1e-5 * flat(hurting).norm()
 
 
+@given(problems)
+@settings(max_examples=40, deadline=None)
+def test_plane_mode_keeps_what_orthogonal_mode_removes(problem):
+    references = [random_gradients(problem["seed"] + i + 1) for i in range(2)]
+    gradient = random_gradients(problem["seed"])
+    outside = projected(make(references), gradient)
+    inside = projected(make(references, mode="plane"), gradient)
+    for whole, a, b in zip(gradient, outside, inside, strict=True):
+        assert torch.allclose(a + b, whole, atol=1e-5 * float(whole.norm()))
+
+
+def test_plane_mode_leaves_what_no_reference_reaches():
+    reference = random_gradients(1)
+    reference[2].zero_()
+    gradient = random_gradients(0)
+    gradient[0][0] = math.nan
+    result = projected(make([reference], mode="plane"), gradient)
+    assert torch.equal(result[2], gradient[2])
+    assert torch.equal(result[0][1:], gradient[0][1:])
+    assert not torch.equal(result[1], gradient[1])
+
+
+def test_aligned_scale_is_for_groups_without_conflict():
+    """One direction: project where the inner product is negative, scale where it is positive."""
+    reference, gradient = random_gradients(1), random_gradients(0)
+    subspace = make([reference], mode="conflict", aligned_scale=0.25)
+    result = clone(gradient)
+    report = subspace.project_(result, measure=True)
+    signs = set()
+    for ours, g, r in zip(result, gradient, reference, strict=True):
+        inner = float((g * r).sum())
+        signs.add(inner > 0)
+        expected = 0.25 * g if inner > 0 else g - inner / float((r * r).sum()) * r
+        assert torch.allclose(ours, expected, atol=1e-6)
+    assert signs == {True, False}
+    assert float(report.removed) == pytest.approx(float((flat(gradient) - flat(result)).norm()), rel=1e-5)
+
+
 def test_reported_figures_are_measured():
     references = [random_gradients(1), random_gradients(2, 100.0)]
     gradient = random_gradients(3)
@@ -342,7 +380,9 @@ def test_reported_figures_are_measured():
     for i, reference in enumerate(references):
         assert float(report.inner[i]) == pytest.approx(float(flat(gradient) @ flat(reference)), rel=1e-4, abs=1e-5)
         assert float(subspace.gram[i, i].sqrt()) == pytest.approx(float(flat(reference).norm()), rel=1e-6)
-    assert float(report.inner_after.abs().max()) <= 1e-3
+    norm_after, inner_after = report.after
+    assert float(norm_after) == pytest.approx(float(flat(result).norm()), rel=1e-6)
+    assert float(inner_after.abs().max()) <= 1e-3
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -399,7 +439,7 @@ def test_groups():
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "plane"}, {"tolerance": -1}, {"tolerance": 1}, {"energy": 0}, {"dtype": torch.float16}]
+    "options", [{"mode": "plain"}, {"tolerance": -1}, {"tolerance": 1}, {"energy": 0}, {"dtype": torch.float16}]
 )
 def test_bad_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 
@@ -10,8 +10,9 @@ from .errors import OGPSAError
 from .subspace import MAX_DIRECTIONS
 
 
-# Refresh periods of the paper (section "Implementation details"): 30 in SFT.
-DEFAULT_REFRESH_STEPS = {"sft": 30}
+# Refresh periods of the paper (section "Implementation details") for SFT and DPO; the other stages follow the one that
+# they are like: as many steps, or as few, between two looks at the references.
+DEFAULT_REFRESH_STEPS = {"sft": 30, "dpo": 5, "pt": 30, "kto": 5}
 
 
 _INTEGERS = (
@@ -30,7 +31,7 @@ class OGPSAArguments:
     use_ogpsa: bool | None = field(
         default=None,
         metadata={
-            "help": "Project the update away from the general-capability subspace (OGPSA). `stage: ogpsa_sft` sets it."
+            "help": "Project the update away from the general-capability subspace (OGPSA). `stage: ogpsa_…` sets it."
         },
     )
     ogpsa_reference_dataset: str | None = field(
@@ -46,12 +47,34 @@ class OGPSAArguments:
         default=200,
         metadata={"help": "Rows taken from each reference set, drawn with `ogpsa_seed` if it has more."},
     )
+    ogpsa_reference_selection: Literal["random", "first"] = field(
+        default="random",
+        metadata={"help": "Which rows are taken of a set that has more: drawn with `ogpsa_seed`, or the first ones."},
+    )
+    ogpsa_reference_loss: Literal["sft", "preference", "lm_both"] = field(
+        default="sft",
+        metadata={
+            "help": (
+                "sft: cross-entropy on the answer (of preference data: the chosen one). preference: the DPO stage's "
+                "own loss on reference pairs. lm_both: cross-entropy on the chosen and the rejected answer."
+            )
+        },
+    )
+    ogpsa_reference_average: Literal["token", "batch"] = field(
+        default="token",
+        metadata={
+            "help": (
+                "token: mean over all label tokens of the set (preference: over its pairs). batch: mean of the "
+                "batches' means, as in the released code; it depends on the batch size and the number of ranks."
+            )
+        },
+    )
     ogpsa_refresh_steps: int | None = field(
         default=None,
         metadata={
             "help": (
-                "K: the subspace is computed anew every K optimizer steps, step 0 included. Default: 30 in SFT. "
-                "A number beyond the last step computes it once."
+                "K: the subspace is computed anew every K optimizer steps, step 0 included. Default: 30 in SFT and "
+                "pre-training, 5 in DPO and KTO. A number beyond the last step computes it once."
             )
         },
     )
@@ -76,11 +99,18 @@ class OGPSAArguments:
             )
         },
     )
-    ogpsa_mode: Literal["orthogonal", "conflict"] = field(
+    ogpsa_mode: Literal["orthogonal", "conflict", "plane"] = field(
         default="orthogonal",
         metadata={
-            "help": "Remove the whole component in the subspace, or only what would raise a reference loss (conflict)."
+            "help": (
+                "Remove the whole component in the subspace, or only what would raise a reference loss (conflict), or "
+                "all but that component (plane: an ablation)."
+            )
         },
+    )
+    ogpsa_aligned_scale: float = field(
+        default=1.0,
+        metadata={"help": "In ogpsa_mode: conflict, factor for gradients that no reference loss is in conflict with."},
     )
     ogpsa_tolerance: float = field(
         default=1e-4,
@@ -142,8 +172,8 @@ class OGPSAArguments:
         """
         if stage not in DEFAULT_REFRESH_STEPS:
             raise OGPSAError(
-                f"use_ogpsa: true does not work with stage: {stage} in this version; it works with "
-                f"{', '.join(DEFAULT_REFRESH_STEPS)}. Remove use_ogpsa or change the stage."
+                f"use_ogpsa does not work with stage: {stage}; it works with {', '.join(DEFAULT_REFRESH_STEPS)}. "
+                "Remove use_ogpsa or change the stage."
             )
         if not self.reference_names:
             raise OGPSAError(
@@ -156,7 +186,7 @@ class OGPSAArguments:
 
         for name in _INTEGERS:
             self._convert(name, int)
-        for name in ("ogpsa_energy", "ogpsa_tolerance"):
+        for name in ("ogpsa_energy", "ogpsa_tolerance", "ogpsa_aligned_scale"):
             self._convert(name, float)
         if self.ogpsa_refresh_steps is None:
             self.ogpsa_refresh_steps = DEFAULT_REFRESH_STEPS[stage]
@@ -167,10 +197,17 @@ class OGPSAArguments:
         self._require("ogpsa_rank", self.ogpsa_rank >= 1, "1 or more")
         self._require("ogpsa_energy", 0.0 < self.ogpsa_energy <= 1.0, "above 0 and at most 1")
         self._require("ogpsa_tolerance", 0.0 <= self.ogpsa_tolerance < 1.0, "at least 0 and below 1")
-        for name in ("ogpsa_granularity", "ogpsa_mode", "ogpsa_subspace_dtype"):
-            choices = OGPSAArguments.__dataclass_fields__[name].type.__args__  # type: ignore[union-attr]
-            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        self._require("ogpsa_aligned_scale", self.ogpsa_aligned_scale >= 0.0, "at least 0")
+        for name, argument in OGPSAArguments.__dataclass_fields__.items():
+            if get_origin(argument.type) is Literal:
+                choices = get_args(argument.type)
+                self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
 
+        if self.ogpsa_reference_loss == "preference" and stage != "dpo":
+            raise OGPSAError(
+                f"ogpsa_reference_loss: preference is the loss of stage dpo; stage {stage} has none for pairs. "
+                "Use ogpsa_reference_loss: sft (cross-entropy on the chosen answer) or lm_both."
+            )
         if self.ogpsa_rank > self.ogpsa_reference_samples:
             raise OGPSAError(
                 f"ogpsa_rank: {self.ogpsa_rank} asks for more directions than ogpsa_reference_samples: "
@@ -181,6 +218,11 @@ class OGPSAArguments:
             raise OGPSAError(
                 f"ogpsa_rank: {self.ogpsa_rank} times {len(self.reference_names)} reference sets is {directions} "
                 f"directions; at most {MAX_DIRECTIONS} are possible. Lower ogpsa_rank."
+            )
+        if self.ogpsa_aligned_scale != 1.0 and self.ogpsa_mode != "conflict":
+            raise OGPSAError(
+                f"ogpsa_aligned_scale: {self.ogpsa_aligned_scale} acts in ogpsa_mode: conflict only, and it is "
+                f"{self.ogpsa_mode}. Remove it or change the mode."
             )
         if self.ogpsa_mode == "conflict" and self.ogpsa_energy < 1.0:
             raise OGPSAError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 FOLDER = "ogpsa_subspace"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def fingerprint(**facts: Any) -> str:

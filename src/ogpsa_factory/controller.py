@@ -38,7 +38,7 @@ class Controller:
         arguments: validated arguments.
         engine: where gradients are.
         references: the reference sets; without any the subspace stays empty and training is plain.
-        mean_loss: from a list of features to the mean loss over their label tokens, with a graph.
+        mean_loss: from a list of features to their mean loss, with a graph.
         batch_size: rows per device in a reference pass.
         log: takes a dictionary of figures each time the subspace is refreshed.
         progress: makes a context manager from the number of rows of a refresh; its value is called with rows done.
@@ -66,6 +66,7 @@ class Controller:
         self.subspace = CapabilitySubspace(
             group_parameters(engine.names, arguments.ogpsa_granularity),
             mode=arguments.ogpsa_mode,
+            aligned_scale=arguments.ogpsa_aligned_scale,
             tolerance=arguments.ogpsa_tolerance,
             energy=arguments.ogpsa_energy,
             dtype=arguments.subspace_dtype or narrow,
@@ -74,6 +75,8 @@ class Controller:
         )
         self.window = Window(self.references)
         self._lost = False  # whether a checkpoint's subspace could not be restored
+        self._extended = False  # whether this period had its additional refresh, see _cover
+        self._blank: list[int] = []  # tensors of which no reference gradient says anything
 
     def on_step_begin(self, step: int) -> None:
         """Refresh the subspace if it is due.
@@ -83,6 +86,7 @@ class Controller:
         """
         due = step % self.arguments.refresh_steps == 0
         if (due or self._lost) and self.chunks:
+            self._extended = False
             self.refresh(step)
         self._lost = False
 
@@ -100,6 +104,7 @@ class Controller:
                 f" of {', '.join(dict.fromkeys(broken))}" if broken else "",
                 "the previous subspace is kept" if self.subspace.directions else "there is no subspace yet",
             )
+        self._blank = self.subspace.blank_tensors()
         self.log(
             {
                 **self.window.reference_losses(losses),
@@ -122,20 +127,37 @@ class Controller:
                 yield gradients
                 self.engine.discard()
 
-    def before_clipping(self, measure: bool = False) -> None:
+    def before_clipping(self, step: int, measure: bool = False) -> None:
         """Project the accumulated, reduced gradient; call it once per optimizer step, before clipping.
 
         Args:
+            step: number of optimizer steps taken so far, t.
             measure: also measure the overlap that is left (one more read of the gradient and the subspace).
         """
         if not self.chunks:
             return
+        self._cover(step)
         gradients = self.engine.local_gradients()
         if self.arguments.ogpsa_monitor_only:
             self.window.add(self.subspace.would_remove(gradients), self.subspace)
             return
         self.window.add(self.subspace.project_(gradients, measure), self.subspace)
         self.engine.commit()
+
+    def _cover(self, step: int) -> None:
+        """Refresh out of turn, once in a period, where training moves tensors that no reference gradient had reached.
+
+        LoRA starts with B = 0, which makes every gradient of A zero: without this, A would go unprotected from the
+        moment when B moves (when, depends on the warm-up) until the next refresh.
+        """
+        if not self._blank or self._extended:
+            return
+        gradients = self.engine.local_gradients()
+        moving = [g.count_nonzero() > 0 for i in self._blank if (g := gradients[i]) is not None]
+        count = torch.stack(moving).sum().double() if moving else torch.zeros((), dtype=torch.float64)
+        if self.engine.sum_over_ranks(count.to(self.engine.device)) > 0:
+            self._extended = True
+            self.refresh(step)
 
     def mean_rank(self) -> float:
         """Rank of the subspace, averaged over groups."""
@@ -157,6 +179,7 @@ class Controller:
             tolerance=self.arguments.ogpsa_tolerance,
             energy=self.arguments.ogpsa_energy,
             dtype=str(self.subspace.dtype),
+            loss=(self.arguments.ogpsa_reference_loss, self.arguments.ogpsa_reference_average),
         )
 
     def save(self, folder: Path, writes_shared: bool) -> None:
@@ -167,7 +190,8 @@ class Controller:
             writes_shared: whether this process writes what all ranks have in common.
         """
         if self.chunks and (writes_shared or not self.engine.replicated):
-            checkpoint.save(folder, self._shard(), self.subspace.state_dict(), self.fingerprint())
+            state = {**self.subspace.state_dict(), "extended": torch.tensor(self._extended)}
+            checkpoint.save(folder, self._shard(), state, self.fingerprint())
 
     def resume(self, folder: Path) -> None:
         """Restore the subspace of a checkpoint; where it is missing or does not fit, it is computed anew."""
@@ -175,7 +199,9 @@ class Controller:
         # Ranks must agree: one that computes alone would wait for the others for ever.
         missing = self.engine.sum_over_ranks(torch.tensor(float(state is None), device=self.engine.device))
         if state is not None and missing == 0:
+            self._extended = bool(state.pop("extended"))
             self.subspace.load_state_dict(state, self.engine.parameters())
+            self._blank = self.subspace.blank_tensors()
         elif self.chunks:
             self._lost = True
             why = reason or "another rank has none"

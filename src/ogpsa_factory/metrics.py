@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .modes import Projection
 from .reference import ReferenceSet
-from .subspace import CapabilitySubspace, Projection
+from .subspace import CapabilitySubspace
 
 
 class Window:
@@ -21,8 +22,8 @@ class Window:
 
     def __init__(self, references: Sequence[ReferenceSet]) -> None:
         self.names = [r.name for r in references]
-        # A set's own gradient is the token-weighted mean of its chunks': one row of weights per set, [sets, k].
-        shares = [torch.tensor(r.chunk_tokens, dtype=torch.float64) for r in references]
+        # A set's own gradient is the weighted mean of its chunks': one row of weights per set, [sets, k].
+        shares = [torch.tensor(r.chunk_weights, dtype=torch.float64) for r in references]
         self.weights = torch.block_diag(*[(s / s.sum())[None] for s in shares]) if shares else torch.zeros(0, 0)
         self._gram: Tensor | None = None
         self._norms = torch.zeros(0)
@@ -46,9 +47,9 @@ class Window:
         weights, norms = self.weights, self._norms
         self._add("removed_ratio", projection.removed / projection.norm)
         self._add("cos", (weights @ projection.inner) / (norms * projection.norm))
-        if projection.inner_after is not None:
-            left = (projection.norm.square() - projection.removed.square()).clamp_min(0).sqrt()
-            self._add("cos_after", (weights @ projection.inner_after) / (norms * left))
+        if projection.after is not None:
+            norm, inner = projection.after
+            self._add("cos_after", (weights @ inner) / (norms * norm))
 
     def _add(self, key: str, value: Tensor) -> None:
         value = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)  # a zero gradient has no direction
@@ -74,7 +75,7 @@ class Window:
         return figures
 
     def reference_losses(self, chunk_losses: Sequence[float]) -> dict[str, float]:
-        """Mean loss per label token of every set, from its chunks' losses in order."""
+        """Mean loss of every set, from its chunks' losses in order."""
         losses = torch.tensor(chunk_losses, dtype=torch.float64)
         return {
             f"ogpsa/reference_loss/{name}": float(shares[shares > 0].dot(losses[shares > 0]))

@@ -1,7 +1,8 @@
-"""Reference sets: which rows, in which chunks and batches, and their token-weighted gradient.
+"""Reference sets: which rows, in which chunks and batches, and their gradient.
 
 The gradient of a chunk is that of the mean loss over all its label tokens on all ranks (sum of token losses divided by
-the number of label tokens), whatever the batch size and the number of ranks.
+the number of label tokens), whatever the batch size and the number of ranks. With a loss on pairs it is the mean over
+pairs; with ``average="batch"`` the mean of the batches' means, which is what the authors' released code computes.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data.distributed import DistributedSampler
 
 from .engines.base import Engine
 
@@ -23,7 +25,7 @@ Batch = Mapping[str, Any]
 
 
 class Rows(Protocol):
-    """A tokenised dataset: a sequence of features with ``input_ids`` and ``labels``."""
+    """A tokenised dataset: a sequence of features, see :func:`answers`."""
 
     def __len__(self) -> int: ...
 
@@ -37,23 +39,44 @@ class ReferenceSet:
     Attributes:
         name: its name in dataset_info.json.
         rows: tokenised features.
-        chunks: indices into ``rows``; each chunk gives one direction.
-        tokens: label tokens of each row, after the shift by one that next-token prediction makes.
+        chunks: indices into ``rows``, in order; each chunk gives one direction.
+        weights: what each row counts for in the mean: its label tokens (after the shift by one that next-token
+            prediction makes), or 1 for a pair under a loss on pairs.
         lengths: input tokens of each row.
+        label_tokens: label tokens of all rows in use.
         fingerprint: hash of the token ids and labels of all rows in use.
+        average: ``token`` or ``batch``, see above.
     """
 
     name: str
     rows: Rows
     chunks: list[list[int]]
-    tokens: list[int] = field(repr=False)
+    weights: list[int] = field(repr=False)
     lengths: list[int] = field(repr=False)
+    label_tokens: int
     fingerprint: str
+    average: str = "token"
 
     @property
-    def chunk_tokens(self) -> list[int]:
-        """Label tokens of every chunk."""
-        return [sum(self.tokens[i] for i in chunk) for chunk in self.chunks]
+    def chunk_weights(self) -> list[int]:
+        """What every chunk counts for in the set's mean."""
+        return [sum(self.weights[i] for i in chunk) for chunk in self.chunks]
+
+
+def answers(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the sequences of a row: the one it is, or the chosen and the rejected one of a pair.
+
+    Args:
+        row: a feature with ``input_ids``, ``attention_mask`` and ``labels``, or with these three after ``chosen_`` and
+            ``rejected_``; what else it holds (images) belongs to both.
+    """
+    if "chosen_input_ids" not in row:
+        return [dict(row)]
+    shared = {key: value for key, value in row.items() if not key.startswith(("chosen_", "rejected_"))}
+    return [
+        {**shared, **{key: row[f"{kind}_{key}"] for key in ("input_ids", "attention_mask", "labels")}}
+        for kind in ("chosen", "rejected")
+    ]
 
 
 def count_label_tokens(labels: Sequence[int]) -> int:
@@ -61,37 +84,44 @@ def count_label_tokens(labels: Sequence[int]) -> int:
     return sum(label != IGNORE_INDEX for label in labels[1:])
 
 
-def make_reference_set(name: str, rows: Rows, rank: int) -> ReferenceSet:
-    """Measure a tokenised set and split it into chunks of about equal label tokens.
+def make_reference_set(name: str, rows: Rows, rank: int, *, loss: str = "sft", average: str = "token") -> ReferenceSet:
+    """Measure a tokenised set and split it into chunks of about equal weight.
 
     Args:
         name: its name in dataset_info.json.
-        rows: tokenised features with ``input_ids`` and ``labels``.
+        rows: tokenised features, see :func:`answers`.
         rank: number of chunks; fewer are made if fewer rows have label tokens.
+        loss: ``preference`` makes every pair count the same, otherwise label tokens do.
+        average: ``token`` or ``batch``.
 
     Returns:
-        The set. Rows without a label token are in no chunk (their mean loss does not exist).
+        The set. Rows with a sequence without label tokens are in no chunk: its mean loss does not exist.
     """
     digest = hashlib.sha256()
     tokens, lengths = [], []
     for i in range(len(rows)):
-        row = rows[i]
-        digest.update(np.asarray([len(row["input_ids"]), *row["input_ids"], *row["labels"]], dtype=np.int64).tobytes())
-        tokens.append(count_label_tokens(row["labels"]))
-        lengths.append(len(row["input_ids"]))
+        sequences = answers(rows[i])
+        counts = [count_label_tokens(sequence["labels"]) for sequence in sequences]
+        for each in sequences:
+            numbers = [len(each["input_ids"]), *each["input_ids"], *each["labels"]]
+            digest.update(np.asarray(numbers, dtype=np.int64).tobytes())
+        tokens.append(sum(counts) if min(counts) else 0)
+        lengths.append(max(len(sequence["input_ids"]) for sequence in sequences))
     usable = [i for i, count in enumerate(tokens) if count > 0]
-    chunks = [chunk for chunk in _equal_token_chunks(usable, tokens, rank) if chunk]
-    return ReferenceSet(name, rows, chunks, tokens, lengths, digest.hexdigest()[:16])
+    weights = [int(count > 0) for count in tokens] if loss == "preference" else tokens
+    chunks = [sorted(chunk) for chunk in _equal_chunks(usable, weights, rank) if chunk]
+    fingerprint = digest.hexdigest()[:16]
+    return ReferenceSet(name, rows, chunks, weights, lengths, sum(tokens), fingerprint, average)
 
 
-def _equal_token_chunks(rows: list[int], tokens: list[int], count: int) -> list[list[int]]:
-    """Deal rows, the largest first, each to the chunk that has the fewest tokens so far."""
+def _equal_chunks(rows: list[int], weights: list[int], count: int) -> list[list[int]]:
+    """Deal rows, the heaviest first, each to the chunk that is the lightest so far."""
     chunks: list[list[int]] = [[] for _ in range(count)]
     totals = [0] * count
-    for row in sorted(rows, key=lambda i: -tokens[i]):
-        smallest = totals.index(min(totals))
-        chunks[smallest].append(row)
-        totals[smallest] += tokens[row]
+    for row in sorted(rows, key=lambda i: -weights[i]):
+        lightest = totals.index(min(totals))
+        chunks[lightest].append(row)
+        totals[lightest] += weights[row]
     return chunks
 
 
@@ -100,11 +130,17 @@ def plan_batches(reference: ReferenceSet, chunk: int, batch_size: int, rank: int
 
     Rows are ordered by length, so that little padding is computed, and dealt out in turn. Every rank gets the same
     number of batches, because in distributed training each one is a collective operation; a rank that has fewer rows
-    gets empty lists at the end.
+    gets empty lists at the end. With ``average="batch"`` the rows of a batch matter: they are those of PyTorch's
+    ``DistributedSampler`` with its default seed, as in the released code; it repeats rows to fill up the last round.
 
     Returns:
         For this rank, lists of row indices.
     """
+    if reference.average == "batch":
+        rows = reference.chunks[chunk]
+        order: Iterator[int] = iter(DistributedSampler(rows, num_replicas=world, rank=rank))  # type: ignore[arg-type]
+        mine = [rows[i] for i in order]
+        return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
     ordered = sorted(reference.chunks[chunk], key=lambda i: (-reference.lengths[i], i))
     mine = ordered[rank::world]
     batches = -(-len(ordered[::world]) // batch_size)
@@ -127,20 +163,22 @@ def collect_gradient(
         reference: the set.
         chunk: which of its chunks.
         batch_size: rows per device and pass.
-        mean_loss: from a list of features to the mean loss over their label tokens, with a graph.
+        mean_loss: from a list of features to the mean loss over their label tokens (or pairs), with a graph.
         progress: called with the number of rows done after each batch.
 
     Returns:
-        The local gradients (float32 where the engine's own are narrower) and the mean loss per label token over all
-        ranks.
+        The local gradients (float32 where the engine's own are narrower) and the chunk's mean loss over
+        all ranks.
     """
-    total = reference.chunk_tokens[chunk]
     batches = plan_batches(reference, chunk, batch_size, engine.rank, engine.world_size)
     spare = reference.chunks[chunk][:1]  # a rank without rows takes part with weight zero
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
     wide: list[Tensor | None] | None = None
     for number, batch in enumerate(batches):
-        weight = sum(reference.tokens[i] for i in batch) / total
+        if reference.average == "batch":
+            weight = 1 / (len(batches) * engine.world_size)
+        else:
+            weight = sum(reference.weights[i] for i in batch) / reference.chunk_weights[chunk]
         with engine.accumulate(last=number == len(batches) - 1):
             loss = mean_loss([reference.rows[i] for i in batch or spare])
             engine.backward(loss * weight)

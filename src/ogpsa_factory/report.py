@@ -66,7 +66,7 @@ def describe(reference: ReferenceSet) -> dict[str, Any]:
     return {
         "name": reference.name,
         "rows": sum(len(chunk) for chunk in reference.chunks),
-        "label_tokens": sum(reference.chunk_tokens),
+        "label_tokens": reference.label_tokens,
         "directions": len(reference.chunks),
         "fingerprint": reference.fingerprint,
     }

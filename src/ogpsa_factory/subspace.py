@@ -6,42 +6,22 @@ group with reference gradients ``G = [g_1 .. g_k]`` the subspace keeps an orthon
 replaces a gradient ``g`` by ``g - U U^T g`` (arXiv 2602.07892, the projected update of Algorithm 1).
 
 Only sums over elements are ever shared between ranks: with sharded gradients pass ``reduce``, which must sum its
-argument over the ranks that hold the other shards. The traffic is ``groups * k`` float64 numbers per step.
+argument over the ranks that hold the other shards. The traffic is ``groups * (k + 1)`` float64 numbers per step.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from .conflict import conflict_coefficients
 from .linalg import add_gram, add_inner_products, mix_rows, orthonormalise, subtract_rows
+from .modes import Mode, Projection, plan
 
 
-Mode = Literal["orthogonal", "conflict"]
 Gradients = Sequence[Tensor | None]
 
 MAX_DIRECTIONS = 64
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What one projection did. Everything stays on the gradient's device until it is read.
-
-    Attributes:
-        norm: norm of the gradient before the projection, scalar, float64.
-        removed: norm of the component that was removed, scalar, float64.
-        inner: inner products before the projection with every reference gradient, as far as it lies in the stored
-            subspace (see ``explained``), of shape ``[k]``, float64.
-        inner_after: the same, measured after the projection, or None if ``measure`` was not asked for.
-    """
-
-    norm: Tensor
-    removed: Tensor
-    inner: Tensor
-    inner_after: Tensor | None
 
 
 class CapabilitySubspace:
@@ -51,7 +31,8 @@ class CapabilitySubspace:
         groups: group index of each tensor, from :func:`~ogpsa_factory.grouping.group_parameters`; None puts every
             tensor in its own group.
         mode: ``orthogonal`` removes the whole component in the subspace; ``conflict`` removes only what would raise a
-            reference loss (see :mod:`ogpsa_factory.conflict`).
+            reference loss; ``plane`` keeps only the component (see :mod:`ogpsa_factory.modes`).
+        aligned_scale: factor in mode ``conflict`` for groups that no reference loss is in conflict with.
         tolerance: a direction is dropped where its singular value, relative to the largest one of the unit-normalised
             reference gradients of its group, is at most this.
         energy: keep the fewest leading directions that explain this share (0..1] of the unit-normalised reference
@@ -73,14 +54,15 @@ class CapabilitySubspace:
         groups: Sequence[int] | None = None,
         *,
         mode: Mode = "orthogonal",
+        aligned_scale: float = 1.0,
         tolerance: float = 1e-4,
         energy: float = 1.0,
         dtype: torch.dtype | None = None,
         offload: bool = False,
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if mode not in ("orthogonal", "conflict"):
-            raise ValueError(f"mode must be orthogonal or conflict, got {mode!r}.")
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}.")
         if not 0.0 <= tolerance < 1.0:
             raise ValueError(f"tolerance must be in [0, 1), got {tolerance}.")
         if not 0.0 < energy <= 1.0:
@@ -89,6 +71,7 @@ class CapabilitySubspace:
             raise ValueError("dtype float16 flushes small gradients to zero; use bfloat16, which has float32's range.")
         self.groups = None if groups is None else list(groups)
         self.mode = mode
+        self.aligned_scale = aligned_scale
         self.tolerance = tolerance
         self.energy = energy
         self.dtype = dtype
@@ -181,28 +164,43 @@ class CapabilitySubspace:
         Raises:
             ValueError: if the number of tensors differs from the reference gradients'.
         """
+        return self._apply(gradients, measure, change=True)
+
+    def would_remove(self, gradients: Gradients) -> Projection:
+        """Compute what :meth:`project_` would do, and change nothing."""
+        return self._apply(gradients, measure=False, change=False)
+
+    def _apply(self, gradients: Gradients, measure: bool, change: bool) -> Projection:
         if self.directions == 0:
             zero = torch.zeros((), dtype=torch.float64)
             return Projection(zero, zero, zero.new_zeros(0), None)
         inner, squared = self._inner_products(gradients)
-        remove = self._to_remove(inner)
-        for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
-            if basis is not None and gradient is not None:
-                subtract_rows(gradient, basis, remove[group])
+        keep, remove = plan(self.mode, self.coordinates, inner, self.aligned_scale)
+        removed = remove.square().sum(dim=1)
+        if keep is not None:  # || (1 - keep) g + U remove ||^2
+            lost = 1 - keep
+            removed = removed + lost.square() * squared + 2 * lost * (inner * remove).sum(dim=1).nan_to_num()
+        if change:
+            for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
+                if basis is not None and gradient is not None:
+                    if keep is not None:
+                        gradient.mul_(keep[group])
+                    subtract_rows(gradient, basis, remove[group])
+        after = None
+        if measure:
+            inner_after, squared_after = self._inner_products(gradients)
+            after = squared_after.sum().sqrt(), self._reference_inner(inner_after)
         return Projection(
-            norm=squared.sqrt(),
-            removed=remove.square().sum().sqrt(),
+            norm=squared.sum().sqrt(),
+            removed=removed.sum().clamp_min(0).sqrt(),
             inner=self._reference_inner(inner),
-            inner_after=self._reference_inner(self._inner_products(gradients)[0]) if measure else None,
+            after=after,
         )
 
-    def would_remove(self, gradients: Gradients) -> Projection:
-        """Compute what :meth:`project_` would do, and change nothing."""
-        if self.directions == 0:
-            return self.project_(gradients)
-        inner, squared = self._inner_products(gradients)
-        removed = self._to_remove(inner).square().sum().sqrt()
-        return Projection(squared.sqrt(), removed, self._reference_inner(inner), None)
+    def blank_tensors(self) -> list[int]:
+        """Indices of the tensors on which every direction is zero; empty without a subspace."""
+        tensors = enumerate(self.basis) if self.directions else ()
+        return [i for i, basis in tensors if basis is None or not basis.any()]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything :meth:`load_state_dict` needs: ``basis.<i>``, ``coordinates``, ``norms`` and ``gram``."""
@@ -235,10 +233,6 @@ class CapabilitySubspace:
         self.gram = gram
         self._scaled = coordinates * norms[:, None, :]  # moves to the gradients' device at first use, and stays
 
-    def _to_remove(self, inner: Tensor) -> Tensor:
-        remove = inner if self.mode == "orthogonal" else conflict_coefficients(self.coordinates, inner)
-        return torch.nan_to_num(remove, nan=0.0, posinf=0.0, neginf=0.0)
-
     def _device(self, tensor: Tensor) -> torch.device:
         return torch.device("cpu") if self.offload else tensor.device
 
@@ -248,18 +242,17 @@ class CapabilitySubspace:
         return torch.zeros(count, gradient.numel(), dtype=dtype, device=self._device(gradient), pin_memory=pinned)
 
     def _inner_products(self, gradients: Gradients) -> tuple[Tensor, Tensor]:
-        """Coefficients ``U^T g`` of every group, of shape ``[groups, k]``, and the squared norm of the gradient."""
+        """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``."""
         if len(gradients) != len(self.basis):
             raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis)}.")
         groups, k = self.norms.shape
         device = next((g.device for g in gradients if g is not None), torch.device("cpu"))
-        sums = torch.zeros(groups * k + 1, dtype=torch.float64, device=device)
-        table, squared = sums[:-1].view(groups, k), sums[-1]
+        sums = torch.zeros(groups, k + 1, dtype=torch.float64, device=device)
         for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
             if gradient is not None:
-                add_inner_products(table[group], squared, basis, gradient)
+                add_inner_products(sums[group, :k], sums[group, k], basis, gradient)
         sums = self.reduce(sums)
-        return sums[:-1].view(groups, k), sums[-1]
+        return sums[:, :k], sums[:, k]
 
     def _reference_inner(self, inner: Tensor) -> Tensor:
         self._scaled = self._scaled.to(inner.device)

@@ -11,12 +11,22 @@ from types import ModuleType
 PARSER = "llamafactory.hparams.parser"
 TUNER = "llamafactory.train.tuner"
 
+# Stage -> name of its trainer class. A stage is the tuner's `run_<stage>` and a package `llamafactory.train.<stage>`.
+STAGES = {
+    "pt": "CustomTrainer",
+    "sft": "CustomSeq2SeqTrainer",
+    "dpo": "CustomDPOTrainer",
+    "kto": "CustomKTOTrainer",
+}
+
 REQUIRED = {
     PARSER: ["_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS", "FinetuningArguments"],
-    TUNER: ["run_sft", "read_args"],
-    "llamafactory.train.sft.workflow": ["CustomSeq2SeqTrainer", "run_sft"],
+    TUNER: [*(f"run_{stage}" for stage in STAGES), "read_args"],
+    **{f"llamafactory.train.{stage}.trainer": [trainer] for stage, trainer in STAGES.items()},
     "llamafactory.data": ["get_template_and_fix_tokenizer"],
+    "llamafactory.data.collator": ["MultiModalDataCollatorForSeq2Seq", "SFTDataCollatorWith4DAttentionMask"],
     "llamafactory.data.loader": ["_get_merged_dataset", "_get_preprocessed_dataset"],
+    "llamafactory.data.parser": ["get_dataset_list"],
     "llamafactory.model": ["load_tokenizer"],
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.data.loader import _get_merged_dataset, _get_preprocessed_dataset
+from llamafactory.data.parser import get_dataset_list
 from llamafactory.model import load_tokenizer
 
 from ..arguments import OGPSAArguments
@@ -51,7 +52,7 @@ def load_reference_sets(
     Raises:
         OGPSAError: if a set is unknown, unreadable, empty or not of the kind that the stage needs.
     """
-    check_names(arguments.reference_names, data_args)
+    check_names(arguments.reference_names, data_args, arguments.ogpsa_reference_loss)
     with isolated_randomness(arguments.ogpsa_seed):
         tokenizer_module = load_tokenizer(model_args)
         neutral = copy.copy(data_args)
@@ -70,24 +71,35 @@ def _load(
     model_args, data_args, training_args = args
     with training_args.main_process_first(desc="load reference set", local=not data_args.data_shared_file_system):
         try:
-            rows = _get_merged_dataset([name], model_args, data_args, training_args, stage="sft")
+            entry = get_dataset_list([name], data_args.dataset_dir)[0]
+            if arguments.ogpsa_reference_loss != "sft" and not entry.ranking:  # on a hub, so not checked by its entry
+                raise OGPSAError(
+                    f"it has no pairs, which ogpsa_reference_loss: {arguments.ogpsa_reference_loss} needs"
+                )
+            rows = _get_merged_dataset(
+                [name], model_args, data_args, training_args, stage="rm" if entry.ranking else "sft"
+            )
             if len(rows) == 0:
                 raise OGPSAError("it is empty; add rows or remove the set")
-            wanted = arguments.ogpsa_reference_samples
-            if len(rows) < wanted:
-                logger.warning(
-                    "Reference set %s has %d rows, %d were asked for: all are used.", name, len(rows), wanted
-                )
-            else:
-                chosen = random.Random(f"{arguments.ogpsa_seed}:{name}").sample(range(len(rows)), wanted)
-                rows = rows.select(sorted(chosen))
+            rows = _select(name, rows, arguments)
+            kind = _kind(entry, arguments)
+            if kind == "sft" and entry.ranking:
+                rows = rows.map(lambda row: {"_response": row["_response"][:1]}, desc="Taking the chosen answers")
             tokenised = _get_preprocessed_dataset(
-                rows, data_args, training_args, stage="sft", template=template, **tokenizer_module
+                rows, data_args, training_args, stage=kind, template=template, **tokenizer_module
             )
+            if kind == "pt":
+                tokenised = tokenised.map(lambda row: {"labels": row["input_ids"]}, desc="Labelling the text")
         except Exception as error:  # whatever a reader, converter or tokenizer raises, the user needs the set's name
             where = f"Reference set {name} ({_location(name, data_args.dataset_dir)}) cannot be used"
             raise OGPSAError(f"{where}: {type(error).__name__}: {error}".replace("OGPSAError: ", "")) from error
-    reference = make_reference_set(name, tokenised, arguments.ogpsa_rank)
+    reference = make_reference_set(
+        name,
+        tokenised,
+        arguments.ogpsa_rank,
+        loss=arguments.ogpsa_reference_loss,
+        average=arguments.ogpsa_reference_average,
+    )
     if not reference.chunks:
         raise OGPSAError(
             f"Reference set {name} has no row with an answer inside cutoff_len: {data_args.cutoff_len}. "
@@ -100,20 +112,44 @@ def _load(
             len(reference.chunks),
             arguments.ogpsa_rank,
         )
-    tokens = sum(reference.chunk_tokens)
-    logger.info("Reference set %s: %d rows, %d label tokens, %s.", name, len(tokenised), tokens, reference.fingerprint)
+    logger.info(
+        "Reference set %s: %d rows, %d label tokens, %s.",
+        name,
+        len(tokenised),
+        reference.label_tokens,
+        reference.fingerprint,
+    )
     return reference
 
 
-def check_names(names: list[str], data_args: Any) -> None:
+def _select(name: str, rows: Any, arguments: OGPSAArguments) -> Any:
+    wanted = arguments.ogpsa_reference_samples
+    if len(rows) < wanted:
+        logger.warning("Reference set %s has %d rows, %d were asked for: all are used.", name, len(rows), wanted)
+        return rows
+    if arguments.ogpsa_reference_selection == "first":
+        return rows.select(range(wanted))
+    return rows.select(sorted(random.Random(f"{arguments.ogpsa_seed}:{name}").sample(range(len(rows)), wanted)))
+
+
+def _kind(entry: Any, arguments: OGPSAArguments) -> str:
+    """By which of LLaMA-Factory's processors the rows become token ids: pairs, plain text, or prompts with answers."""
+    if entry.ranking and arguments.ogpsa_reference_loss != "sft":
+        return "rm"
+    return "pt" if entry.formatting == "alpaca" and not entry.ranking and entry.response is None else "sft"
+
+
+def check_names(names: list[str], data_args: Any, loss: str = "sft") -> None:
     """Check every reference set's entry in dataset_info.json, as far as it can be checked without reading its data.
 
     Args:
         names: names of the reference sets.
         data_args: LLaMA-Factory's data arguments.
+        loss: ``ogpsa_reference_loss``.
 
     Raises:
-        OGPSAError: for an unknown name (with the nearest ones), an unreadable file, or preference data.
+        OGPSAError: for an unknown name (with the nearest ones), an unreadable file, or data without the pairs that the
+            loss needs.
     """
     info = _dataset_info(data_args.dataset_dir)
     if info is None:  # on a hub: LLaMA-Factory reports what it cannot find
@@ -126,10 +162,15 @@ def check_names(names: list[str], data_args: Any) -> None:
                 f"ogpsa_reference_dataset names {name}, which is not in {where}. "
                 + (f"The nearest names there are: {', '.join(near)}." if near else "That file has no entries.")
             )
-        if info[name].get("ranking"):
+        if loss != "sft" and not info[name].get("ranking"):
             raise OGPSAError(
-                f"Reference set {name} is preference data (ranking: true in {where}); stage sft needs prompts with "
-                "one answer. Register the chosen answers as a set of their own, without ranking."
+                f"ogpsa_reference_loss: {loss} needs a chosen and a rejected answer in each row, and reference set {name} "
+                f"has none ({where} has no ranking: true). Name preference data, or set ogpsa_reference_loss: sft."
+            )
+        if (info[name].get("columns") or {}).get("kto_tag"):
+            raise OGPSAError(
+                f"Reference set {name} is labelled data (kto_tag in {where}), which says what not to answer too. "
+                "Register its good answers as a set of their own, without kto_tag."
             )
     for name in names:
         same = [other for other in data_args.dataset or [] if _source(info.get(other, {})) == _source(info[name])]

@@ -48,7 +48,8 @@ def patch_tuner(tuner: Any) -> None:
     from .workflow import with_ogpsa
 
     if not hasattr(tuner, _MARK):
-        tuner.run_sft = with_ogpsa(tuner.run_sft)
+        for stage in compat.STAGES:
+            setattr(tuner, f"run_{stage}", with_ogpsa(stage, getattr(tuner, f"run_{stage}")))
         tuner.read_args = _reading_json(tuner.read_args)
         setattr(tuner, _MARK, True)
 

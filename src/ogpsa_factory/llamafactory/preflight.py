@@ -1,8 +1,10 @@
 """Refusals and checks before the model loads: what OGPSA cannot do in this version, said by name."""
 
+import inspect
 import json
 import logging
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..engines import SUPPORT
 from ..errors import OGPSAError
+from .compat import llamafactory_version
 
 
 logger = logging.getLogger(__name__)
@@ -48,11 +51,17 @@ def check_supported(model_args: Any, data_args: Any, training_args: Any, finetun
     refuse_switches("finetuning", finetuning_args)
     flash_attention = str(getattr(model_args.flash_attn, "value", model_args.flash_attn))
     rows = finetuning_args.ogpsa_reference_batch_size
-    if data_args.neat_packing and flash_attention == "fa2" and rows not in (None, 1):
-        raise OGPSAError(
-            f"ogpsa_reference_batch_size: {rows} is not possible with neat_packing and flash_attn: fa2, which take "
-            "one sequence at a time. Set it to 1."
-        )
+    if data_args.neat_packing and flash_attention == "fa2":
+        if rows not in (None, 1):
+            raise OGPSAError(
+                f"ogpsa_reference_batch_size: {rows} is not possible with neat_packing and flash_attn: fa2, which "
+                "take one sequence at a time. Set it to 1."
+            )
+        if finetuning_args.ogpsa_reference_loss == "lm_both":
+            raise OGPSAError(
+                "ogpsa_reference_loss: lm_both is not possible with neat_packing and flash_attn: fa2, which take one "
+                "sequence at a time. Use ogpsa_reference_loss: sft."
+            )
     optimizer = str(getattr(training_args.optim, "value", training_args.optim))
     if any(word in optimizer for word in _STEPPING_IN_BACKWARD):
         raise OGPSAError(
@@ -84,6 +93,31 @@ def refuse_switches(group: str, arguments: Any) -> None:
 
 def _asked(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
+
+
+def warn_of_ignored_loss(finetuning_args: Any) -> None:
+    """Warn where LLaMA-Factory computes another preference loss than the one that was asked for.
+
+    TRL since 0.24 takes the kind of loss as an argument of ``dpo_loss``, which LLaMA-Factory 0.9.5 does not pass.
+
+    Args:
+        finetuning_args: LLaMA-Factory's fine-tuning arguments.
+    """
+    asked = finetuning_args.pref_loss
+    if finetuning_args.stage != "dpo" or not finetuning_args.use_ref_model or asked == "sigmoid":
+        return
+    from trl import DPOTrainer
+
+    argument = inspect.signature(DPOTrainer.dpo_loss).parameters.get("loss_type")
+    if argument is not None and argument.default != asked:
+        logger.warning(
+            "pref_loss: %s is not what is computed: LLaMA-Factory %s with TRL %s computes the %s loss, with or "
+            "without OGPSA.",
+            asked,
+            llamafactory_version(),
+            version("trl"),
+            argument.default,
+        )
 
 
 def skip_broken_checkpoint(training_args: Any) -> None:

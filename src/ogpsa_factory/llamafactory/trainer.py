@@ -1,6 +1,7 @@
 """The trainer mixin: where in a training loop the controller is called."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq, SFTDataCollatorWith4DAttentionMask
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import report
 from ..arguments import OGPSAArguments
 from ..controller import Controller
 from ..engines import NativeEngine
-from ..reference import IGNORE_INDEX, ReferenceSet
+from ..reference import IGNORE_INDEX, ReferenceSet, answers
 
 
 class _StepCallback(TrainerCallback):
@@ -54,28 +56,50 @@ class OGPSATrainerMixin:
         if self.ogpsa_arguments.ogpsa_reference_batch_size is not None:
             own = self.ogpsa_arguments.ogpsa_reference_batch_size
             batch_size = min(own, batch_size) if self.args.auto_find_batch_size else own
-        self._reference_collator = copy.copy(self.data_collator)
-        self._reference_collator.label_pad_token_id = IGNORE_INDEX  # whatever ignore_pad_token_for_loss says
+        self._reference_collator = _make_answer_collator(self.data_collator, self.processing_class)
         self.ogpsa = Controller(
             self.ogpsa_arguments,
             NativeEngine(self.model, self.model_wrapped),
             self.ogpsa_references,
             mean_loss=self.reference_loss,
             batch_size=batch_size,
-            log=self.log,
+            log=functools.partial(Trainer.log, self),  # past the stages' own, which average stored training metrics
             progress=self.reference_progress,
         )
         if self._resume_folder is not None:
             self.ogpsa.resume(Path(self._resume_folder))
 
     def reference_loss(self: Any, features: list[dict[str, Any]]) -> Tensor:
-        """Mean cross-entropy per label token, computed as the training loop computes its forward pass."""
+        """Mean loss of some reference rows, computed as the training loop computes its forward pass.
+
+        Args:
+            features: tokenised rows; pairs for the losses ``preference`` and ``lm_both``.
+
+        Returns:
+            Cross-entropy per label token, or for ``preference`` the DPO stage's own loss per pair, with a graph.
+        """
         self.model_wrapped.train()  # gradient checkpointing is off in evaluation mode
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers keep two sets of weights
             self.optimizer.train()
-        inputs = self._prepare_inputs(self._reference_collator(features))
+        if self.ogpsa_arguments.ogpsa_reference_loss == "preference":
+            inputs = self._prepare_inputs(self.data_collator(features))
+            with self.compute_loss_context_manager(), self._baseline_kept():
+                return self.get_batch_loss_metrics(self.model_wrapped, inputs)[0]
+        # All chosen answers, then all rejected ones, as the DPO stage's own batches are laid out.
+        sequences = [sequence for kind in zip(*map(answers, features), strict=True) for sequence in kind]
+        inputs = self._prepare_inputs(self._reference_collator(sequences))
         with self.compute_loss_context_manager():
             return self.model_wrapped(**inputs)["loss"]
+
+    @contextmanager
+    def _baseline_kept(self: Any) -> Iterator[None]:
+        """Give back the running mean of rewards, which pref_bco_weight subtracts: references must not move it."""
+        kept = copy.copy(getattr(self, "running", None))
+        try:
+            yield
+        finally:
+            if kept is not None:
+                self.running = kept
 
     @contextmanager
     def reference_progress(self: Any, rows: int) -> Iterator[Callable[[int], Any]]:
@@ -88,8 +112,8 @@ class OGPSATrainerMixin:
         """Project after the last backward pass of an accumulation: before clipping, which comes next."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
         if self.accelerator.sync_gradients:
-            step = self.state.global_step + 1
-            self.ogpsa.before_clipping(measure=self.state.logging_steps > 0 and step % self.state.logging_steps == 0)
+            step, every = self.state.global_step, self.state.logging_steps
+            self.ogpsa.before_clipping(step, measure=every > 0 and (step + 1) % every == 0)
         return loss
 
     def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -116,6 +140,20 @@ class OGPSATrainerMixin:
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
         if self.is_world_process_zero():
             report.extend_model_card(Path(self.args.output_dir), self.ogpsa_arguments, self.ogpsa_references)
+
+
+def _make_answer_collator(training_collator: Any, tokenizer: Any) -> Any:
+    """Make a collator of rows with one answer each from the one that the stage trains with."""
+    if isinstance(training_collator, SFTDataCollatorWith4DAttentionMask):
+        collator = copy.copy(training_collator)
+    elif isinstance(training_collator, MultiModalDataCollatorForSeq2Seq):  # of pairs (DPO) or of triples (KTO)
+        own = [each.name for each in dataclasses.fields(MultiModalDataCollatorForSeq2Seq) if each.init]
+        collator = MultiModalDataCollatorForSeq2Seq(**{name: getattr(training_collator, name) for name in own})
+    else:  # pre-training's makes labels of its own, and knows text only
+        pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8, label_pad_token_id=IGNORE_INDEX)
+        return lambda rows: pad([{key: row[key] for key in ("input_ids", "attention_mask", "labels")} for row in rows])
+    collator.label_pad_token_id = IGNORE_INDEX  # whatever ignore_pad_token_for_loss says
+    return collator
 
 
 @functools.cache

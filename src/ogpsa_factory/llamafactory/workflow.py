@@ -4,50 +4,50 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from llamafactory.train.sft import workflow as sft_workflow
-
 from .. import report
+from .compat import STAGES
 from .data import load_reference_sets
-from .preflight import check_supported, skip_broken_checkpoint
+from .preflight import check_supported, skip_broken_checkpoint, warn_of_ignored_loss
 from .trainer import make_trainer_class
 
 
 logger = logging.getLogger(__name__)
 
 
-def with_ogpsa(run_sft: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap LLaMA-Factory's ``run_sft``; runs without ``use_ogpsa`` go straight through.
+def with_ogpsa(stage: str, run_stage: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the function that runs one of LLaMA-Factory's stages; runs without ``use_ogpsa`` go straight through.
 
     Args:
-        run_sft: the function to wrap.
+        stage: name of the stage, e.g. ``sft``.
+        run_stage: the function to wrap.
 
     Returns:
         A function with the same signature.
     """
 
-    @functools.wraps(run_sft)
+    @functools.wraps(run_stage)
     def run_with_ogpsa(
         model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, *args: Any, **kwargs: Any
     ) -> Any:
         _log_like_llamafactory(training_args.process_index)
+        for sentence in getattr(finetuning_args, "released_notes", []):
+            logger.warning(sentence)
         if not (getattr(finetuning_args, "use_ogpsa", False) and training_args.do_train):
             if getattr(finetuning_args, "ogpsa_reference_dataset", None) and training_args.do_train:
                 logger.warning("use_ogpsa is off, so ogpsa_reference_dataset is ignored: this is a plain run.")
-            return run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
+            return run_stage(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
 
         check_supported(model_args, data_args, training_args, finetuning_args)
+        warn_of_ignored_loss(finetuning_args)
         skip_broken_checkpoint(training_args)
         references = load_reference_sets(finetuning_args, model_args, data_args, training_args)
         trainers: list[Any] = []
-        trainer_class = make_trainer_class(
-            sft_workflow.CustomSeq2SeqTrainer, finetuning_args, references, trainers.append
-        )
-        with _rebound(sft_workflow, "CustomSeq2SeqTrainer", trainer_class):
-            result = run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
+        with _trainer_of(stage, finetuning_args, references, trainers.append):
+            result = run_stage(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
         if trainers[0].is_world_process_zero():
             folder = Path(training_args.output_dir)
             run_arguments = {"model": model_args, "data": data_args, "training": training_args}
@@ -76,11 +76,20 @@ def _log_like_llamafactory(rank: int) -> None:
 
 
 @contextmanager
-def _rebound(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Let a module's name mean something else inside the block only: the next run in this process may be plain."""
-    original = getattr(module, name)
-    setattr(module, name, value)
+def _trainer_of(stage: str, *how: Any) -> Iterator[None]:
+    """Let the name of a stage's trainer mean our subclass inside the block only: the next run may be plain.
+
+    Some workflows import the class at the top, some in the function: so it is replaced in both modules.
+    """
+    name = STAGES[stage]
+    modules = [import_module(f"llamafactory.train.{stage}.{part}") for part in ("trainer", "workflow")]
+    original = getattr(modules[0], name)
+    holders = [module for module in modules if getattr(module, name, None) is original]
+    ours = make_trainer_class(original, *how)
     try:
+        for module in holders:
+            setattr(module, name, ours)
         yield
     finally:
-        setattr(module, name, original)
+        for module in holders:
+            setattr(module, name, original)
