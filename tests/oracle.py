@@ -1,34 +1,74 @@
-"""OGPSA-SFT in the most obvious way, to compare the plugin with: row by row, plain Gram-Schmidt, no shortcuts."""
+"""OGPSA in the most obvious way, to compare the plugin with: row by row, plain Gram-Schmidt, no shortcuts."""
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, row: dict[str, str]) -> tuple[list[int], list[int]]:
+Sequence = tuple[list[int], list[int]]  # token ids and labels
+Row = list[Sequence]  # one answer, or the chosen and the rejected one
+RowLoss = Callable[[nn.Module, Row], Tensor]
+BETA, GAMMA = 0.2, 0.5
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, instruction: str, output: str) -> Sequence:
     """The chatml template, by hand."""
     start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     words = tokenizer.convert_tokens_to_ids
-    prompt = [start, *words(["user", *row["instruction"].split()]), end, start, *words(["assistant"])]
-    answer = [*words(row["output"].split()), end]
+    prompt = [start, *words(["user", *instruction.split()]), end, start, *words(["assistant"])]
+    answer = [*words(output.split()), end]
     return prompt + answer, [-100] * len(prompt) + answer
 
 
-def summed_loss(model: Qwen2ForCausalLM, ids: list[int], labels: list[int]) -> Tensor:
+def read(root: Path, name: str) -> list[Row]:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(root / "model")
+    rows = json.loads((root / "data" / f"{name}.json").read_text())
+    kinds = ("chosen", "rejected") if "chosen" in rows[0] else ("output",)
+    return [[encode(tokenizer, row["instruction"], row[kind]) for kind in kinds] for row in rows]
+
+
+def label_tokens(sequence: Sequence) -> int:
+    return sum(label != -100 for label in sequence[1])
+
+
+def summed_loss(model: nn.Module, sequence: Sequence) -> Tensor:
+    ids, labels = sequence
     logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
-    return torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), reduction="sum", ignore_index=-100)
+    return cross_entropy(logits, torch.tensor(labels[1:]), reduction="sum", ignore_index=-100)
 
 
-def mean_gradient(model: Qwen2ForCausalLM, rows: list[tuple[list[int], list[int]]]) -> list[Tensor]:
-    """Gradient of the mean loss over all label tokens of all rows."""
+def mean_gradient(model: nn.Module, rows: list[Row], loss: str, start: nn.Module) -> list[Tensor]:
+    """Gradient of the mean over all label tokens of all rows (sft, lm_both), or over pairs (sigmoid, simpo)."""
     model.zero_grad()
-    tokens = sum(label != -100 for _, labels in rows for label in labels)
-    for ids, labels in rows:
-        (summed_loss(model, ids, labels) / tokens).backward()
-    return [p.grad.clone() for p in model.parameters()]
+    if loss in ("sft", "lm_both"):
+        sequences = [sequence for row in rows for sequence in (row[:1] if loss == "sft" else row)]
+        tokens = sum(map(label_tokens, sequences))
+        for sequence in sequences:
+            (summed_loss(model, sequence) / tokens).backward()
+    else:
+        for row in rows:
+            (pair_loss(model, row, loss, start) / len(rows)).backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trainable(model)]
+
+
+def pair_loss(model: nn.Module, row: Row, loss: str, start: nn.Module) -> Tensor:
+    chosen, rejected = (-summed_loss(model, sequence) for sequence in row)
+    if loss == "simpo":
+        return -logsigmoid(BETA * (chosen / label_tokens(row[0]) - rejected / label_tokens(row[1])) - GAMMA)
+    with torch.no_grad():
+        chosen_before, rejected_before = (-summed_loss(start, sequence) for sequence in row)
+    return -logsigmoid(BETA * (chosen - rejected - chosen_before + rejected_before))
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def gram_schmidt(vectors: list[Tensor]) -> list[Tensor]:
@@ -50,40 +90,62 @@ def project(gradient: Tensor, references: list[Tensor]) -> Tensor:
     return result.to(gradient.dtype)
 
 
+def base_model(root: Path) -> nn.Module:
+    return Qwen2ForCausalLM.from_pretrained(root / "model", attn_implementation="eager").float().train()
+
+
 def train(
-    root: Path, granularity: str, optimizer: str, rows_per_step: int, steps: int, refresh: int, clip: float, lr: float
+    root: Path,
+    *,
+    granularity: str,
+    optimizer: str,
+    rows_per_step: int,
+    steps: int,
+    refresh: int,
+    clip: float,
+    lr: float,
+    loss: str = "sft",
+    reference_loss: str = "sft",
+    dataset: str = "safety",
+    references: tuple[str, ...] = ("ref_a", "ref_b"),
+    model: nn.Module | None = None,
 ) -> dict[str, Tensor]:
-    """Train on the toy data in file order and return the weights."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(root / "model")
-    model = Qwen2ForCausalLM.from_pretrained(root / "model", attn_implementation="eager").float().train()
-    sets = {
-        name: [encode(tokenizer, row) for row in json.loads((root / "data" / f"{name}.json").read_text())]
-        for name in ("safety", "ref_a", "ref_b")
-    }
-    parameters = list(model.parameters())
+    """Train on the toy data in file order and return the weights that were trained."""
+    model = base_model(root) if model is None else model
+    start = copy.deepcopy(model)
+    rows, sets = read(root, dataset), [read(root, name) for name in references]
+    parameters = trainable(model)
     step_taker = {
         "sgd": lambda: torch.optim.SGD(parameters, lr=lr),
         "adamw_torch": lambda: torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0),
     }[optimizer]()
+
+    def collect() -> list[list[Tensor]]:
+        own_loss = loss if reference_loss == "preference" else reference_loss
+        return [mean_gradient(model, each, own_loss, start) for each in sets]
+
     for step in range(steps):
         if step % refresh == 0:
-            references = [mean_gradient(model, sets[name]) for name in ("ref_a", "ref_b")]
-        start = step * rows_per_step % len(sets["safety"])
-        gradients = mean_gradient(model, sets["safety"][start : start + rows_per_step])
+            collected = collect()
+        first = step * rows_per_step % len(rows)
+        gradients = mean_gradient(model, rows[first : first + rows_per_step], loss, start)
+        unseen = [not any(each[i].any() for each in collected) for i in range(len(parameters))]
+        if any(g.any() for g, blank in zip(gradients, unseen, strict=True) if blank):
+            collected = collect()  # what could not be seen before moves now (LoRA's A, after B = 0)
         if granularity == "parameter":
-            for parameter, gradient, *own in zip(parameters, gradients, *references, strict=True):
+            for parameter, gradient, *own in zip(parameters, gradients, *collected, strict=True):
                 parameter.grad = project(gradient.flatten(), [g.flatten() for g in own]).view_as(gradient)
         else:
             whole = torch.cat([g.flatten() for g in gradients])
-            result = project(whole, [torch.cat([g.flatten() for g in reference]) for reference in references])
+            result = project(whole, [torch.cat([g.flatten() for g in reference]) for reference in collected])
             for parameter, piece in zip(parameters, result.split([p.numel() for p in parameters]), strict=True):
                 parameter.grad = piece.view_as(parameter).clone()
         torch.nn.utils.clip_grad_norm_(parameters, clip)
         step_taker.step()
-    return {name: p.detach() for name, p in model.named_parameters()}
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+def distance(a: dict[str, Any], b: dict[str, Any]) -> float:
     """Euclidean distance between two sets of weights."""
     assert a.keys() == b.keys()
     return float(sum(((a[name].double() - b[name].double()) ** 2).sum() for name in a).sqrt())

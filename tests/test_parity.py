@@ -2,7 +2,9 @@
 
 import oracle
 import pytest
+import torch
 from conftest import save_toy_model, torchrun
+from peft import LoraConfig, PeftModel, get_peft_model
 
 
 STEPS = 5
@@ -10,8 +12,25 @@ LIMIT = {"sgd": 1e-6, "adamw_torch": 1e-4}  # of the distance travelled
 LEARNING_RATE = {"sgd": 0.5, "adamw_torch": 1e-2}
 CASES = [(granularity, optimizer) for granularity in ("parameter", "global") for optimizer in LIMIT]
 
+# Reference sets of the DPO stage may be prompts with an answer, or pairs of which the chosen answer is taken.
+PREFERENCES = {
+    "sigmoid": {"pref_loss": "sigmoid", "ogpsa_reference_dataset": "ref_a,pairs_b"},
+    "sigmoid on pairs": {
+        "pref_loss": "sigmoid",
+        "ogpsa_reference_dataset": "pairs_a,pairs_b",
+        "ogpsa_reference_loss": "preference",
+    },
+    "simpo": {"pref_loss": "simpo", "ogpsa_reference_dataset": "ref_a,pairs_b"},
+    "simpo on pairs": {
+        "pref_loss": "simpo",
+        "ogpsa_reference_dataset": "pairs_a,pairs_b",
+        "ogpsa_reference_loss": "preference",
+    },
+    "lm_both": {"pref_loss": "sigmoid", "ogpsa_reference_dataset": "pairs_a", "ogpsa_reference_loss": "lm_both"},
+}
 
-def config(toy, granularity, optimizer, output="out"):
+
+def config(toy, granularity, optimizer, output="out", **changes):
     return toy.ogpsa(
         output,
         ogpsa_granularity=granularity,
@@ -21,40 +40,130 @@ def config(toy, granularity, optimizer, output="out"):
         max_grad_norm=0.5,
         max_steps=STEPS,
         disable_shuffling=True,
+        **changes,
     )
 
 
-def relative_error(toy, granularity, optimizer, ranks, output="out"):
-    expected = oracle.train(
-        toy.root, granularity, optimizer, 4 * ranks, STEPS, refresh=2, clip=0.5, lr=LEARNING_RATE[optimizer]
+def dpo(toy, optimizer, changes, output="out"):
+    stage = {"stage": "dpo", "dataset": "pairs", "pref_beta": oracle.BETA, "simpo_gamma": oracle.GAMMA}
+    return config(toy, "parameter", optimizer, output, **stage, **changes)
+
+
+def expected_weights(toy, granularity, optimizer, ranks=1, **kind):
+    return oracle.train(
+        toy.root,
+        granularity=granularity,
+        optimizer=optimizer,
+        rows_per_step=4 * ranks,
+        steps=STEPS,
+        refresh=2,
+        clip=0.5,
+        lr=LEARNING_RATE[optimizer],
+        **kind,
     )
-    error = oracle.distance(toy.weights(output), expected)
-    return error / oracle.distance(toy.weights("model"), expected)
+
+
+def expected_preferences(toy, optimizer, changes, ranks=1, **kind):
+    return expected_weights(
+        toy,
+        "parameter",
+        optimizer,
+        ranks,
+        loss=changes["pref_loss"],
+        reference_loss=changes.get("ogpsa_reference_loss", "sft"),
+        dataset="pairs",
+        references=tuple(changes["ogpsa_reference_dataset"].split(",")),
+        **kind,
+    )
+
+
+def relative_error(toy, expected, output="out"):
+    return oracle.distance(toy.weights(output), expected) / oracle.distance(toy.weights("model"), expected)
 
 
 @pytest.mark.parametrize("granularity,optimizer", CASES)
 def test_one_process(toy, run, granularity, optimizer):
     run(config(toy, granularity, optimizer))
-    assert relative_error(toy, granularity, optimizer, ranks=1) <= LIMIT[optimizer]
+    assert relative_error(toy, expected_weights(toy, granularity, optimizer)) <= LIMIT[optimizer]
+
+
+@pytest.mark.parametrize("optimizer", LIMIT)
+@pytest.mark.parametrize("changes", PREFERENCES.values(), ids=PREFERENCES.keys())
+def test_preferences(toy, run, optimizer, changes):
+    run(dpo(toy, optimizer, changes))
+    assert relative_error(toy, expected_preferences(toy, optimizer, changes)) <= LIMIT[optimizer]
 
 
 def test_tied_embeddings(toy, run):
     """A tensor with two roles is one parameter with one, summed, gradient."""
     save_toy_model(toy.root / "model", tie_word_embeddings=True)
     run(config(toy, "parameter", "sgd"))
-    assert relative_error(toy, "parameter", "sgd", ranks=1) <= LIMIT["sgd"]
+    assert relative_error(toy, expected_weights(toy, "parameter", "sgd")) <= LIMIT["sgd"]
 
 
 def test_the_comparison_can_fail(toy, run):
     """Without projection, or with the other granularity, the weights are far from the oracle's."""
+    expected = expected_weights(toy, "parameter", "sgd")
     for changes in ({"use_ogpsa": False}, {"ogpsa_granularity": "global"}):
         run({**config(toy, "parameter", "sgd"), **changes})
-        assert relative_error(toy, "parameter", "sgd", ranks=1) > 1e-3
+        assert relative_error(toy, expected) > 1e-3
+    run(dpo(toy, "sgd", {**PREFERENCES["sigmoid on pairs"], "ogpsa_reference_loss": "sft"}))
+    assert relative_error(toy, expected_preferences(toy, "sgd", PREFERENCES["sigmoid on pairs"])) > 1e-3
+
+
+ADAPTER = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "q_proj,v_proj,down_proj"}
+
+
+@pytest.fixture
+def adapter(toy):
+    """A fresh adapter on disk: A random, B zero."""
+    torch.manual_seed(3)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=ADAPTER["lora_target"].split(","))
+    get_peft_model(oracle.base_model(toy.root), settings).save_pretrained(toy.root / "adapter")
+
+    def load():
+        return PeftModel.from_pretrained(oracle.base_model(toy.root), toy.root / "adapter", is_trainable=True)
+
+    def error(expected, output="out"):
+        from safetensors.torch import load_file
+
+        short = {name.replace(".default", ""): weight for name, weight in expected.items()}
+        ours, start = (load_file(toy.root / o / "adapter_model.safetensors") for o in (output, "adapter"))
+        return oracle.distance(ours, short) / oracle.distance(start, short)
+
+    return load, error
+
+
+@pytest.mark.parametrize("granularity,optimizer", CASES)
+def test_lora(toy, run, adapter, granularity, optimizer):
+    load, error = adapter
+    run(config(toy, granularity, optimizer, adapter_name_or_path=str(toy.root / "adapter"), **ADAPTER))
+    assert error(expected_weights(toy, granularity, optimizer, model=load())) <= LIMIT[optimizer]
+
+
+def test_lora_preferences(toy, run, adapter):
+    """The reference policy is the model without its adapter, which is how the oracle's adapter starts: B = 0."""
+    load, error = adapter
+    changes = PREFERENCES["sigmoid on pairs"]
+    run(dpo(toy, "adamw_torch", {**changes, **ADAPTER, "adapter_name_or_path": str(toy.root / "adapter")}))
+    assert error(expected_preferences(toy, "adamw_torch", changes, model=load())) <= LIMIT["adamw_torch"]
 
 
 @pytest.mark.slow
-def test_two_ranks(toy):
+def test_two_ranks(toy, adapter):
     """All cases in one pair of processes, as starting LLaMA-Factory takes longest."""
-    torchrun(toy, [config(toy, *case, output="-".join(case)) for case in CASES])
+    load, error = adapter
+    chosen = {name: PREFERENCES[name] for name in ("sigmoid", "simpo on pairs")}
+    runs = [config(toy, *case, output="-".join(case)) for case in CASES]
+    runs += [dpo(toy, "adamw_torch", changes, output=name) for name, changes in chosen.items()]
+    lora = {**ADAPTER, "adapter_name_or_path": str(toy.root / "adapter")}
+    runs.append(config(toy, "parameter", "adamw_torch", "lora", **lora))
+    torchrun(toy, runs)
     for case in CASES:
-        assert relative_error(toy, *case, ranks=2, output="-".join(case)) <= LIMIT[case[1]], case
+        expected = expected_weights(toy, *case, ranks=2)
+        assert relative_error(toy, expected, output="-".join(case)) <= LIMIT[case[1]], case
+    for name, changes in chosen.items():
+        expected = expected_preferences(toy, "adamw_torch", changes, ranks=2)
+        assert relative_error(toy, expected, output=name) <= LIMIT["adamw_torch"], name
+    expected = expected_weights(toy, "parameter", "adamw_torch", ranks=2, model=load())
+    assert error(expected, "lora") <= LIMIT["adamw_torch"]

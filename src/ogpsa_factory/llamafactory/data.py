@@ -164,8 +164,8 @@ def check_names(names: list[str], data_args: Any, loss: str = "sft") -> None:
             )
         if loss != "sft" and not info[name].get("ranking"):
             raise OGPSAError(
-                f"ogpsa_reference_loss: {loss} needs a chosen and a rejected answer in each row, and reference set {name} "
-                f"has none ({where} has no ranking: true). Name preference data, or set ogpsa_reference_loss: sft."
+                f"ogpsa_reference_loss: {loss} needs a chosen and a rejected answer in each row, and reference set "
+                f"{name} has none (no ranking: true in {where}). Name such a set, or use ogpsa_reference_loss: sft."
             )
         if (info[name].get("columns") or {}).get("kto_tag"):
             raise OGPSAError(
