@@ -85,7 +85,10 @@ def test_under_ddp(toy):
         **toy.ogpsa("resumed", ogpsa_refresh_steps=2),
         "resume_from_checkpoint": f"{toy.root}/unbroken/checkpoint-3",
     }
-    torchrun(toy, [toy.config("plain"), watch, unbroken, resumed])
+    plain_dpo = toy.dpo("plain_dpo", use_ogpsa=False)
+    watch_dpo = toy.dpo("watch_dpo", ogpsa_monitor_only=True, ogpsa_refresh_steps=1)
+    torchrun(toy, [toy.config("plain"), watch, unbroken, resumed, plain_dpo, watch_dpo])
+    assert same(toy.weights("plain_dpo"), toy.weights("watch_dpo"))
     assert same(toy.weights("plain"), toy.weights("watch"))
     assert same(toy.weights("unbroken"), toy.weights("resumed"))
     assert not same(toy.weights("plain"), toy.weights("unbroken"))

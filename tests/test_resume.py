@@ -38,6 +38,17 @@ def test_resume_between_two_refreshes(stopped, run, messages):
     assert logged(stopped, "ogpsa/removed_ratio", "out") == logged(stopped, "ogpsa/removed_ratio", "whole")
 
 
+@pytest.mark.parametrize("pref_loss", ["sigmoid", "simpo"])
+def test_resume_of_dpo(toy, run, messages, pref_loss):
+    own = {"pref_loss": pref_loss, "max_steps": 8, "ogpsa_reference_dataset": "pairs_a,ref_b"}
+    run(toy.dpo("whole", **{**PERIODS, **own}))
+    shutil.copytree(toy.root / "whole" / "checkpoint-3", toy.root / "out" / "checkpoint-3")
+    run(toy.dpo("out", **{**PERIODS, **own}))
+    assert same(toy.weights("whole"), toy.weights("out"))
+    assert "computed anew" not in messages()
+    assert logged(toy, "ogpsa/refresh_step", "out") == [0, 4]
+
+
 def test_without_its_subspace_the_run_would_differ(stopped, run, messages):
     shutil.rmtree(stopped.root / "out" / "checkpoint-6" / "ogpsa_subspace")
     run(stopped.ogpsa("out", max_steps=10, **PERIODS))
