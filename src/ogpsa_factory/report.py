@@ -37,18 +37,11 @@ def write_report(
     Returns:
         The file's path.
     """
-    refreshes = [entry for entry in history if "ogpsa/refresh_seconds" in entry]
-    ratios = [entry["ogpsa/removed_ratio"] for entry in history if "ogpsa/removed_ratio" in entry]
     content = {
         "versions": {"ogpsa_factory": __version__, **{name: _version(name) for name in _PACKAGES}},
         "arguments": arguments.ogpsa_settings(),
         "reference_sets": [describe(r) for r in references],
-        "summary": {
-            "refreshes": len(refreshes),
-            "refreshes_rejected": sum(entry["ogpsa/refresh_accepted"] == 0 for entry in refreshes),
-            "refresh_seconds": sum(entry["ogpsa/refresh_seconds"] for entry in refreshes),
-            "mean_removed_ratio": sum(ratios) / len(ratios) if ratios else None,
-        },
+        "summary": summarise(history),
         "history": [
             {key: value for key, value in entry.items() if key == "step" or key.startswith("ogpsa/")}
             for entry in history
@@ -59,6 +52,18 @@ def write_report(
     path = folder / REPORT
     _write(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
     return path
+
+
+def summarise(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Refreshes, rejected ones, their seconds, and the mean removed ratio (None before the first log entry)."""
+    refreshes = [entry for entry in history if "ogpsa/refresh_seconds" in entry]
+    ratios = [entry["ogpsa/removed_ratio"] for entry in history if "ogpsa/removed_ratio" in entry]
+    return {
+        "refreshes": len(refreshes),
+        "refreshes_rejected": sum(entry["ogpsa/refresh_accepted"] == 0 for entry in refreshes),
+        "refresh_seconds": sum(entry["ogpsa/refresh_seconds"] for entry in refreshes),
+        "mean_removed_ratio": sum(ratios) / len(ratios) if ratios else None,
+    }
 
 
 def describe(reference: ReferenceSet) -> dict[str, Any]:

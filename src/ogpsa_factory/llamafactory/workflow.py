@@ -51,16 +51,20 @@ def with_ogpsa(stage: str, run_stage: Callable[..., Any]) -> Callable[..., Any]:
         if trainers[0].is_world_process_zero():
             folder = Path(training_args.output_dir)
             run_arguments = {"model": model_args, "data": data_args, "training": training_args}
-            report.write_report(
+            history = trainers[0].state.log_history
+            path = report.write_report(
                 folder,
                 finetuning_args,
                 references,
-                trainers[0].state.log_history,
+                history,
                 {name: group.to_dict() for name, group in {**run_arguments, "finetuning": finetuning_args}.items()},
             )
             report.extend_model_card(folder, finetuning_args, references)
             if finetuning_args.plot_loss:
-                report.plot_curves(folder, trainers[0].state.log_history)
+                report.plot_curves(folder, history)
+            summary = report.summarise(history)
+            ratio = summary["mean_removed_ratio"] or 0.0
+            logger.info("OGPSA: %d refreshes, mean removed ratio %.3f; see %s.", summary["refreshes"], ratio, path)
         return result
 
     return run_with_ogpsa
