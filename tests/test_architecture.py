@@ -16,6 +16,7 @@ MUST_NOT_KNOW = {
     "grouping.py": {"*third-party"},
     "linalg.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "conflict.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
+    "modes.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "subspace.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "arguments.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory"},
     "checkpoint.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".subspace"},
@@ -24,7 +25,10 @@ MUST_NOT_KNOW = {
     "report.py": ENGINES_AND_FRAMEWORKS | {".engines", ".controller", ".llamafactory", ".subspace"},
     "controller.py": ENGINES_AND_FRAMEWORKS | {".llamafactory", ".engines.native"},
     "engines": {"llamafactory", ".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
-    "llamafactory": {".subspace", ".conflict", ".linalg"},
+    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg"},
+    "released.py": {"*third-party", ".arguments", ".llamafactory"},
+    "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},
+    "pipeline": {".controller", ".engines", ".subspace", ".reference", ".lab"},
     "lab": {".controller", ".engines", ".subspace", ".reference", ".llamafactory"},
 }
 
