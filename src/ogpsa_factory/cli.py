@@ -14,6 +14,8 @@ from .errors import OGPSAError
 COMMANDS = (
     "ogpsa_factory.doctor",
     "ogpsa_factory.lab.cli",
+    "ogpsa_factory.pipeline.cli",
+    "ogpsa_factory.translate",
 )
 
 
