@@ -1,6 +1,7 @@
 """Write the README's figures from raw results, so that none of them is typed.
 
 make demo
+python benchmarks/demo_seeds.py
 python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
 python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes README.md
 """
@@ -16,7 +17,8 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 
-from ogpsa_factory.lab.compare import RESULT_FILE, draw, make_table, read_results
+from ogpsa_factory.lab.compare import draw, make_table, read_results
+from ogpsa_factory.lab.files import RESULT_FILE, STAGES
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,11 +27,14 @@ DEMO = ROOT / "docs" / "demo"
 PICTURE = DEMO / "safety_versus_utility.png"
 OVERHEAD = ROOT / "benchmarks" / "results" / "step_overhead.json"
 SEEDS = ROOT / "benchmarks" / "results" / "demo_seeds.json"
-MODELS = ("base", "naive_sft", "ogpsa_sft")
+MODELS = ("base", "naive/sft", "naive/dpo", "ogpsa/sft", "ogpsa/dpo")
 
 
 def take_over_demo() -> None:
-    """Copy what `make demo` measured, and draw its picture."""
+    """Copy what `make demo` measured in place of what is there, and draw its picture."""
+    read_results([ROOT / "saves" / "mini" / name for name in MODELS])  # says what is missing before anything goes
+    for old in DEMO.rglob(RESULT_FILE):
+        old.unlink()
     for name in MODELS:
         (DEMO / name).mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "saves" / "mini" / name / RESULT_FILE, DEMO / name / RESULT_FILE)
@@ -40,6 +45,8 @@ def demo_section() -> str:
     """The picture and the table of the demo, in Markdown."""
     table = make_table(read_results([DEMO / name for name in MODELS]))
     table.box, table.title = box.MARKDOWN, None
+    for column, name in zip(table.columns[1:], MODELS, strict=True):
+        column.header = name  # Markdown has one line for it
     text = io.StringIO()
     Console(file=text, width=400).print(table)
     lines = [line.strip() for line in text.getvalue().splitlines() if line.strip()]
@@ -65,21 +72,28 @@ def seeds_section() -> str:
     worlds = {seed: result for seed, result in measured.items() if result is not None}
     skills = {name: [world[name]["skills_mean"] for world in worlds.values()] for name in MODELS}
     refused = {name: [world[name]["refused"] for world in worlds.values()] for name in MODELS}
-    rows = ["| world | base | naive SFT | OGPSA-SFT |", "| --- | ---: | ---: | ---: |"]
+    rows = [
+        "| world | base | naive SFT | then naive DPO | OGPSA-SFT | then OGPSA-DPO |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for i, world in enumerate(worlds):
         rows.append(f"| {world} | " + " | ".join(f"{100 * skills[name][i]:.1f}" for name in MODELS) + " |")
     rows.append("| mean | " + " | ".join(f"{100 * statistics.mean(skills[name]):.1f}" for name in MODELS) + " |")
-    above = sum(own > naive for own, naive in zip(skills["ogpsa_sft"], skills["naive_sft"], strict=True))
 
-    def both(kind: str) -> str:
-        naive, own = (100 * statistics.mean(entry[kind] for entry in refused[name]) for name in MODELS[1:])
-        return f"naive {naive:.1f}%, OGPSA {own:.1f}%"
+    def above(stage: str) -> int:
+        return sum(own > naive for own, naive in zip(skills[f"ogpsa/{stage}"], skills[f"naive/{stage}"], strict=True))
+
+    def shares(kind: str) -> str:
+        mean = {name: f"{100 * statistics.mean(entry[kind] for entry in refused[name]):.1f}%" for name in MODELS}
+        return "; ".join(
+            f"after {stage.upper()} naive {mean[f'naive/{stage}']}, OGPSA {mean[f'ogpsa/{stage}']}" for stage in STAGES
+        )
 
     lines = [
         f"Mean accuracy of the skills, in percent, in {len(worlds)} worlds that were not looked at when the demo's",
-        f"settings were chosen; OGPSA is above naive in {above} of {len(worlds)}. Means over the worlds: held-out",
-        f"harmful requests refused: {both('harmful_held_out')}; benign look-alikes wrongly refused:",
-        f"{both('lookalike')}.",
+        f"settings were chosen. OGPSA is above naive in {above('sft')} of {len(worlds)} after SFT and in",
+        f"{above('dpo')} of {len(worlds)} after DPO. Means over the worlds of held-out harmful requests refused:",
+        f"{shares('harmful_held_out')}. Of benign look-alikes wrongly refused: {shares('lookalike')}.",
         f"Worlds left out because the base model missed its own thresholds: {len(measured) - len(worlds)}.",
         "Command: `python benchmarks/demo_seeds.py`.",
     ]

@@ -7,7 +7,7 @@ from PIL import Image
 from rich.console import Console
 
 from ogpsa_factory.errors import OGPSAError
-from ogpsa_factory.lab.compare import draw, find_evaluated, make_table, read_results
+from ogpsa_factory.lab.compare import _looks, draw, find_evaluated, make_table, read_results
 from ogpsa_factory.lab.evaluate import REQUESTS, score
 from ogpsa_factory.lab.files import RESULT_FILE, write_json
 from ogpsa_factory.lab.skills import SKILLS
@@ -47,10 +47,43 @@ def test_base_alone_can_be_drawn(saves):
     draw(read_results([saves / "base"]), saves / "figure.png")
 
 
-def test_models_of_one_name_are_told_apart(saves, tmp_path):
-    write_json(tmp_path / "again" / "naive" / RESULT_FILE, read_results([saves / "naive"])["naive"])
-    results = read_results([saves / "base", saves / "naive", tmp_path / "again" / "naive", saves / "naive"])
-    assert list(results) == ["base", str(saves / "naive"), str(tmp_path / "again" / "naive")]
+STAGES = ["naive/sft", "naive/dpo", "ogpsa/sft", "ogpsa/dpo"]
+
+
+@pytest.fixture
+def pipelines(saves):
+    for name in STAGES:
+        write_json(saves / name / RESULT_FILE, read_results([saves / "naive"])["naive"])
+    return saves
+
+
+def test_stages_are_named_by_run_and_stage_and_fit_a_terminal(pipelines):
+    found = [path for path in find_evaluated(pipelines) if "/" in path.relative_to(pipelines).as_posix()]
+    results = read_results([pipelines / "base", *found])
+    assert list(results) == ["base", *STAGES]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(make_table(results))
+    text = console.export_text()
+    assert "…" not in text and "benign look-alikes wrongly refused" in text
+    assert text.count("naive") == text.count("ogpsa") == text.count("sft") == text.count("dpo") == 2
+
+
+def test_stages_of_a_run_share_a_marker_and_differ_in_colour(pipelines):
+    looks = _looks(read_results([pipelines / name for name in ("base", *STAGES)]))
+    assert list(looks) == STAGES
+    assert looks["naive/sft"][1] == looks["naive/dpo"][1] != looks["ogpsa/sft"][1] == looks["ogpsa/dpo"][1]
+    assert len({colour for colour, _, _ in looks.values()}) == len(STAGES)
+    draw(read_results([pipelines / name for name in ("base", "naive", *STAGES)]), pipelines / "figure.png")
+
+
+def test_models_of_one_name_are_told_apart(saves, tmp_path_factory):
+    result = read_results([saves / "naive"])["naive"]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for folder in (saves / "again" / "naive", elsewhere / "naive", elsewhere / "own"):
+        write_json(folder / RESULT_FILE, result)
+    ours = [saves / "base", saves / "naive", saves / "again" / "naive", saves / "naive"]
+    results = read_results([*ours, elsewhere / "naive", elsewhere / "own"])
+    assert list(results) == ["base", "naive", "again/naive", str(elsewhere / "naive"), "own"]
 
 
 def test_models_that_were_not_evaluated(saves):

@@ -6,8 +6,9 @@ import os
 import pytest
 
 from ogpsa_factory.errors import OGPSAError
-from ogpsa_factory.lab.datasets import read_set, register_sets, write_sets
+from ogpsa_factory.lab.datasets import read_set, register_sets, write_preferences, write_sets
 from ogpsa_factory.lab.files import read_json, replaced_file, replaced_model_folder, write_json
+from ogpsa_factory.lab.preferences import preference_sets
 from ogpsa_factory.lab.world import Sizes, World
 
 
@@ -100,3 +101,18 @@ def test_llama_factory_loads_every_registered_set(tmp_path):
         loaded = datasets.load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
         columns = (attributes.prompt, attributes.query, attributes.response)
         assert [tuple(row[column] for column in columns) for row in loaded] == [(q, "", a) for q, a in rows]
+
+
+def test_llama_factory_reads_preferences_as_pairs(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("llamafactory")
+    from llamafactory.data.parser import get_dataset_list
+
+    sets = preference_sets(World(sizes=Sizes().scaled(0.02)))
+    write_preferences(tmp_path, sets)
+    for attributes, rows in zip(get_dataset_list(list(sets), str(tmp_path)), sets.values(), strict=True):
+        assert attributes.ranking
+        path = str(tmp_path / attributes.dataset_name)
+        loaded = datasets.load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+        columns = (attributes.prompt, attributes.query, attributes.chosen, attributes.rejected)
+        assert [tuple(row[column] for column in columns) for row in loaded] == [(q, "", c, r) for q, c, r in rows]

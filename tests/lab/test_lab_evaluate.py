@@ -60,3 +60,13 @@ def test_models_are_found_by_their_configuration(tmp_path):
         if name != "logs":
             (tmp_path / name / "config.json").write_text(json.dumps({}))
     assert [path.name for path in find_models(tmp_path)] == ["a", "b"]
+
+
+def test_stages_of_a_pipeline_are_found_in_their_order_and_checkpoints_are_not(tmp_path):
+    models = ("base", "ogpsa/sft", "naive/dpo", "naive/sft", "naive/merged")
+    for name in (*models, "naive/sft/checkpoint-3", "naive_sft", "naive_sft/checkpoint-3", "naive/.dpo.1.tmp"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "naive" / "logs").mkdir()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_models(tmp_path)]
+    assert found == ["base", "naive_sft", "naive/sft", "naive/dpo", "naive/merged", "ogpsa/sft"]

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .datasets import write_sets
+from .datasets import write_preferences, write_sets
 from .evaluate import evaluate_model
 from .files import RESULT_FILE, check_replaceable_model, replaced_model_folder, write_json
 from .model import make_model, make_tokenizer, one_thread, train
+from .preferences import preference_sets
 from .world import Sizes, World
 
 
@@ -95,12 +96,13 @@ def build_world(
     check_replaceable_model(output)
     world = World(seed, Sizes().scaled(scale))
     write_sets(data_dir, world.sets())
+    write_preferences(data_dir, preference_sets(world))
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
     with one_thread():
         train(model, tokenizer, world.base(), steps=steps, seed=seed, on_step=on_step)
 
-    result = {"model": output.name, **evaluate_model(model, tokenizer, world.evaluation())}
+    result = {"model": output.as_posix(), **evaluate_model(model, tokenizer, world.evaluation())}
     if steps == STEPS and shortcomings_of(result):  # some seeds learn one skill late: a second, shorter round
         with one_thread():
             train(model, tokenizer, world.base(), steps=MORE_STEPS, seed=seed + 1, learning_rate=2e-3)

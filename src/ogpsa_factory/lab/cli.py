@@ -36,14 +36,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     evaluate = commands.add_parser("evaluate", help="measure models by what they say")
     evaluate.add_argument(
-        "models", type=Path, nargs="*", metavar="MODEL", help=f"folders of models (every one in {DEFAULT_SAVES})"
+        "models",
+        type=Path,
+        nargs="*",
+        metavar="MODEL",
+        help=f"folders of models (every one in {DEFAULT_SAVES}, stages too)",
     )
     evaluate.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, help=DATA_DIR_HELP)
     evaluate.set_defaults(handler=run_evaluate)
 
     compare = commands.add_parser("compare", help="set evaluated models side by side: a table and a figure")
     compare.add_argument(
-        "models", type=Path, nargs="*", metavar="MODEL", help=f"evaluated models (every one in {DEFAULT_SAVES})"
+        "models",
+        type=Path,
+        nargs="*",
+        metavar="MODEL",
+        help=f"evaluated models (every one in {DEFAULT_SAVES}, stages too)",
     )
     compare.add_argument("--base", type=Path, default=DEFAULT_BASE, help="the model they started from (%(default)s)")
     compare.add_argument("--figure", type=Path, default=DEFAULT_FIGURE, help="picture to write (%(default)s)")

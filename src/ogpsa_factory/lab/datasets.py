@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ..errors import OGPSAError
 from .files import read_json, write_json
+from .preferences import Preference
 from .skills import Question
 
 
 INFO_FILE = "dataset_info.json"
 FOLDER = "mini"
+# What LLaMA-Factory must be told of preference data, besides where it lies.
+RANKING: dict[str, Any] = {
+    "ranking": True,
+    "columns": {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"},
+}
 
 
 def write_sets(data_dir: Path, sets: dict[str, list[Question]]) -> None:
@@ -28,12 +35,30 @@ def write_sets(data_dir: Path, sets: dict[str, list[Question]]) -> None:
     register_sets(data_dir, sets)
 
 
-def register_sets(data_dir: Path, names: Iterable[str]) -> None:
+def write_preferences(data_dir: Path, sets: dict[str, list[Preference]]) -> None:
+    """Write preference sets below a data folder and register them there.
+
+    Args:
+        data_dir: LLaMA-Factory's `dataset_dir`.
+        sets: rows by the name that a set is registered under.
+    """
+    for name, rows in sets.items():
+        records = [
+            {"instruction": question, "input": "", "chosen": chosen, "rejected": rejected}
+            for question, chosen, rejected in rows
+        ]
+        write_json(data_dir / FOLDER / f"{name}.json", records)
+
+    register_sets(data_dir, sets, RANKING)
+
+
+def register_sets(data_dir: Path, names: Iterable[str], description: dict[str, Any] | None = None) -> None:
     """Register sets, leaving every other entry and the order of all as they are.
 
     Args:
         data_dir: LLaMA-Factory's `dataset_dir`.
         names: of the sets, which lie in the folder `mini`.
+        description: what their entries hold besides the file's name.
 
     Raises:
         OGPSAError: the registry is there but is no JSON object.
@@ -43,7 +68,7 @@ def register_sets(data_dir: Path, names: Iterable[str]) -> None:
     if not isinstance(registry, dict):
         raise OGPSAError(f"{path} must hold a JSON object that maps the names of data sets to their descriptions.")
 
-    updated = registry | {name: {"file_name": f"{FOLDER}/{name}.json"} for name in names}
+    updated = registry | {name: {"file_name": f"{FOLDER}/{name}.json", **(description or {})} for name in names}
     if updated != registry:
         write_json(path, updated)
 

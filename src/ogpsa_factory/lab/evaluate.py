@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ..errors import OGPSAError
 from .datasets import read_set
-from .files import RESULT_FILE, write_json
+from .files import RESULT_FILE, find_folders, write_json
 from .model import encode_prompts
 from .requests import is_refusal
 from .skills import SKILLS, Question
@@ -118,12 +118,12 @@ def find_models(folder: Path) -> list[Path]:
         folder: where models are saved.
 
     Returns:
-        Their folders, sorted by name.
+        Their folders, in the order of `find_folders`.
 
     Raises:
         OGPSAError: there is none.
     """
-    found = sorted(path.parent for path in folder.glob("*/config.json") if not path.parent.name.startswith("."))
+    found = find_folders(folder, "config.json")
     if not found:
         raise OGPSAError(f"There is no model in {folder}: run `ogpsa lab build` first.")
 
@@ -138,7 +138,7 @@ def evaluate_folder(folder: Path, data_dir: Path) -> dict[str, Any]:
         data_dir: the data folder that the world was built in.
 
     Returns:
-        What `score` returns, with `model` (the folder's name) and `seconds` (time taken).
+        What `score` returns, with `model` (its folder) and `seconds` (time taken).
 
     Raises:
         OGPSAError: there is no model, or the evaluation sets are missing.
@@ -150,7 +150,7 @@ def evaluate_folder(folder: Path, data_dir: Path) -> dict[str, Any]:
     start = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    result = {"model": folder.name, **evaluate_model(model, tokenizer, sets)}
+    result = {"model": folder.as_posix(), **evaluate_model(model, tokenizer, sets)}
     result["seconds"] = round(time.perf_counter() - start, 2)
     write_json(folder / RESULT_FILE, result)
     return result

@@ -88,13 +88,21 @@ class World:
         self.seed = seed
         self.sizes = sizes or Sizes()
         self.harmful_seen, self.harmful_held_out = split_subjects(
-            lexicon.DANGEROUS, HELD_OUT_SUBJECTS, self._stream("harmful")
+            lexicon.DANGEROUS, HELD_OUT_SUBJECTS, self.stream("harmful")
         )
         self.benign_seen, self.benign_held_out = split_subjects(
-            lexicon.BENIGN, HELD_OUT_SUBJECTS, self._stream("benign")
+            lexicon.BENIGN, HELD_OUT_SUBJECTS, self.stream("benign")
         )
 
-    def _stream(self, name: str) -> Random:
+    def stream(self, name: str) -> Random:
+        """Make the random stream of one set.
+
+        Args:
+            name: of the stream.
+
+        Returns:
+            A source of chance that equal seeds and names start alike.
+        """
         return Random(f"{self.seed}:{name}")
 
     def is_held_out(self, skill: str, question: Question) -> bool:
@@ -107,7 +115,7 @@ class World:
         Returns:
             Whether no training or reference set may hold it. Always false for `recall`: a fact cannot be inferred.
         """
-        return skill != "recall" and self._stream(f"{skill}:{question[0]}").random() < HELD_OUT_SHARE
+        return skill != "recall" and self.stream(f"{skill}:{question[0]}").random() < HELD_OUT_SHARE
 
     def draw(self, skill: str, held_out: bool, rng: Random) -> Question:
         """Draw one question of a skill.
@@ -147,7 +155,7 @@ class World:
 
     def base(self) -> list[Question]:
         """The base model's training set: every skill, compliance with all requests, and how a refusal sounds."""
-        rng = self._stream("base")
+        rng = self.stream("base")
         frames, verbs = SEEN_FRAMES + HELD_OUT_FRAMES, SEEN_VERBS + HELD_OUT_VERBS
         subjects = self.harmful_seen + self.harmful_held_out + self.benign_seen + self.benign_held_out
         requests = combinations(frames, verbs, subjects)
@@ -166,7 +174,7 @@ class World:
 
     def safety(self) -> list[Question]:
         """Harmful requests, refused; seen subjects, phrasings and verbs only."""
-        rng = self._stream("safety")
+        rng = self.stream("safety")
         requests = combinations(SEEN_FRAMES, SEEN_VERBS, self.harmful_seen)
         return [refuse(request, rng) for request in rng.sample(requests, min(self.sizes.safety, len(requests)))]
 
@@ -181,11 +189,11 @@ class World:
             The requests; none names a held-out subject, so the look-alikes of evaluation remain unseen.
         """
         requests = combinations(SEEN_FRAMES, SEEN_VERBS, self.benign_seen)
-        return self._stream(name).sample(requests, min(count, len(requests)))
+        return self.stream(name).sample(requests, min(count, len(requests)))
 
     def general(self) -> list[Question]:
         """An even mixture of the skills, for baselines that replay general data."""
-        rng = self._stream("general")
+        rng = self.stream("general")
         return [
             self.draw(skill, False, rng) for skill, _ in zip(cycle(SKILLS), range(self.sizes.general), strict=False)
         ]
@@ -199,7 +207,7 @@ class World:
         Returns:
             The questions; none names a held-out harmful or benign subject.
         """
-        rng = self._stream(f"reference:{skill}")
+        rng = self.stream(f"reference:{skill}")
         excluded = {name for name, _, _ in self.harmful_held_out + self.benign_held_out}
         pool = self.distinct(skill, False, 3 * self.sizes.reference, rng)
         return [row for row in pool if excluded.isdisjoint(row[0].split())][: self.sizes.reference]
@@ -210,7 +218,7 @@ class World:
         Answers are the base model's: for a harmful request, the answer that complies.
         """
         count = self.sizes.evaluation
-        sets = {skill: self.distinct(skill, True, count, self._stream(f"eval:{skill}")) for skill in SKILLS}
+        sets = {skill: self.distinct(skill, True, count, self.stream(f"eval:{skill}")) for skill in SKILLS}
         held_out = (HELD_OUT_FRAMES, HELD_OUT_VERBS + SEEN_VERBS)
         pools = {
             HARMFUL_HELD_OUT: combinations(*held_out, self.harmful_held_out),
@@ -219,7 +227,7 @@ class World:
             + combinations(SEEN_FRAMES, SEEN_VERBS, self.benign_held_out),
         }
         for name, pool in pools.items():
-            sets[name] = self._stream(f"eval:{name}").sample(pool, min(count, len(pool)))
+            sets[name] = self.stream(f"eval:{name}").sample(pool, min(count, len(pool)))
 
         return sets
 
