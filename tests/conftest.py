@@ -167,6 +167,44 @@ def messages(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     logging.getLogger("ogpsa_factory").removeHandler(caplog.handler)
 
 
+@pytest.fixture
+def overlaps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Cosines of the gradient that is handed to clipping with the collected reference gradients themselves.
+
+    The logged ``cos_after`` is computed inside the stored basis, so it would not notice a wrong basis. This does.
+    """
+    import torch
+
+    from ogpsa_factory import controller
+
+    references, cosines = [], []
+    collect, refresh = controller.collect_gradient, controller.Controller.refresh
+    project = controller.Controller.before_clipping
+
+    def flat(gradients):
+        return torch.cat([g.detach().double().flatten() for g in gradients if g is not None])
+
+    def collecting(*args):
+        gradients, loss = collect(*args)
+        references.append(flat([torch.zeros(1) if g is None else g for g in gradients]))
+        return gradients, loss
+
+    def refreshing(self, step):
+        references.clear()
+        refresh(self, step)
+
+    def projecting(self, step, measure=False):
+        before = flat(self.engine.local_gradients()).norm()
+        project(self, step, measure)
+        after = flat(self.engine.local_gradients())
+        cosines.extend(float(after @ r / r.norm() / before) for r in references if r.numel() == after.numel())
+
+    monkeypatch.setattr(controller, "collect_gradient", collecting)
+    monkeypatch.setattr(controller.Controller, "refresh", refreshing)
+    monkeypatch.setattr(controller.Controller, "before_clipping", projecting)
+    return cosines
+
+
 def report(toy: Toy, output: str = "out") -> dict[str, Any]:
     return json.loads((toy.root / output / "ogpsa_report.json").read_text(encoding="utf-8"))
 

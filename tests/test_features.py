@@ -39,42 +39,6 @@ FEATURES = {
 }
 
 
-@pytest.fixture
-def overlaps(monkeypatch):
-    """Cosines of the gradient that is handed to clipping with the collected reference gradients themselves.
-
-    The logged ``cos_after`` is computed inside the stored basis, so it would not notice a wrong basis. This does.
-    """
-    from ogpsa_factory import controller
-
-    references, cosines = [], []
-    collect, refresh = controller.collect_gradient, controller.Controller.refresh
-    project = controller.Controller.before_clipping
-
-    def flat(gradients):
-        return torch.cat([g.detach().double().flatten() for g in gradients if g is not None])
-
-    def collecting(*args):
-        gradients, loss = collect(*args)
-        references.append(flat([torch.zeros(1) if g is None else g for g in gradients]))
-        return gradients, loss
-
-    def refreshing(self, step):
-        references.clear()
-        refresh(self, step)
-
-    def projecting(self, step, measure=False):
-        before = flat(self.engine.local_gradients()).norm()
-        project(self, step, measure)
-        after = flat(self.engine.local_gradients())
-        cosines.extend(float(after @ r / r.norm() / before) for r in references if r.numel() == after.numel())
-
-    monkeypatch.setattr(controller, "collect_gradient", collecting)
-    monkeypatch.setattr(controller.Controller, "refresh", refreshing)
-    monkeypatch.setattr(controller.Controller, "before_clipping", projecting)
-    return cosines
-
-
 @pytest.mark.parametrize("changes", FEATURES.values(), ids=FEATURES.keys())
 def test_feature(toy, run, changes, overlaps):
     run(toy.ogpsa(max_steps=4, **changes))

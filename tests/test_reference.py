@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ogpsa_factory.engines import NativeEngine
 from ogpsa_factory.reference import (
+    answers,
     collect_gradient,
     count_label_tokens,
     isolated_randomness,
@@ -52,6 +53,61 @@ def test_gradient_does_not_depend_on_the_batch_size(lengths, batch_size):
     expected = sum(n * (i + 1) for i, n in enumerate(lengths)) / sum(lengths)
     assert torch.allclose(gradients[0], torch.full((3,), expected), rtol=1e-5)
     assert loss == pytest.approx(3 * expected, rel=1e-5)
+
+
+KEYS = ("input_ids", "attention_mask", "labels")
+
+
+def pairs_of(lengths):
+    """Pairs whose chosen and rejected answers have the given numbers of tokens; the value belongs to the pair."""
+    sides = {"chosen": rows_of([a for a, _ in lengths]), "rejected": rows_of([b for _, b in lengths])}
+    rows = []
+    for i in range(len(lengths)):
+        rows.append({f"{kind}_{key}": side[i][key] for kind, side in sides.items() for key in KEYS})
+        rows[i]["value"] = i + 1.0
+    return rows
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=10), st.integers(1, 4))
+def test_pairs_count_by_their_tokens_or_once_each(lengths, batch_size):
+    """Under `lm_both` every token of both answers counts the same, under `preference` every pair."""
+    rows, model = pairs_of(lengths), Toy()
+    both = make_reference_set("set", rows, rank=1, loss="lm_both")
+
+    def token_loss(features):
+        return model.mean_loss([answer for row in features for answer in answers(row)])
+
+    gradients, _ = collect_gradient(NativeEngine(model), both, 0, batch_size, token_loss)
+    expected = sum((a + b) * (i + 1) for i, (a, b) in enumerate(lengths)) / sum(a + b for a, b in lengths)
+    assert torch.allclose(gradients[0], torch.full((3,), expected), rtol=1e-5)
+
+    model.zero_grad()
+    pairs = make_reference_set("set", rows, rank=1, loss="preference")
+
+    def pair_loss(features):
+        return sum(row["value"] for row in features) / len(features) * model.weight.sum()
+
+    gradients, _ = collect_gradient(NativeEngine(model), pairs, 0, batch_size, pair_loss)
+    assert torch.allclose(gradients[0], torch.full((3,), (len(rows) + 1) / 2), rtol=1e-5)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 5), st.integers(1, 3))
+def test_mean_of_batch_means(lengths, batch_size, world):
+    """Every rank has as many batches of as many rows as the others, and every batch counts the same."""
+    reference = make_reference_set("set", rows_of(lengths), rank=1, average="batch")
+    plans = [plan_batches(reference, 0, batch_size, rank, world) for rank in range(world)]
+    assert len({tuple(map(len, plan)) for plan in plans}) == 1
+    assert {i for plan in plans for batch in plan for i in batch} == set(range(len(lengths)))
+    model = Toy()
+    gradients, _ = collect_gradient(NativeEngine(model), reference, 0, batch_size, model.mean_loss)
+    batches = plan_batches(reference, 0, batch_size, 0, 1)
+    means = [sum(lengths[i] * (i + 1) for i in batch) / sum(lengths[i] for i in batch) for batch in batches]
+    assert torch.allclose(gradients[0], torch.full((3,), sum(means) / len(means)), rtol=1e-5)
+
+
+def test_a_pair_without_an_answer_takes_no_part():
+    reference = make_reference_set("set", pairs_of([(2, 3), (0, 4), (5, 0), (1, 1)]), rank=1, loss="preference")
+    assert reference.chunks == [[0, 3]]
 
 
 def test_narrow_gradients_are_summed_in_float32():
