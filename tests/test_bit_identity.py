@@ -87,7 +87,17 @@ def test_under_ddp(toy):
     }
     plain_dpo = toy.dpo("plain_dpo", use_ogpsa=False)
     watch_dpo = toy.dpo("watch_dpo", ogpsa_monitor_only=True, ogpsa_refresh_steps=1)
-    torchrun(toy, [toy.config("plain"), watch, unbroken, resumed, plain_dpo, watch_dpo])
+    lora = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all", "ogpsa_refresh_steps": 5}
+    unbroken_lora = toy.dpo("unbroken_lora", save_strategy="steps", save_steps=2, **lora)
+    resumed_lora = {
+        **toy.dpo("resumed_lora", **lora),
+        "resume_from_checkpoint": f"{toy.root}/unbroken_lora/checkpoint-2",  # after the refresh that covers A
+    }
+    dpo = [plain_dpo, watch_dpo, unbroken_lora, resumed_lora]
+    torchrun(toy, [toy.config("plain"), watch, unbroken, resumed, *dpo])
+    assert logged(toy, "ogpsa/refresh_step", "unbroken_lora") == [0, 1, 5]
+    adapters = [toy.root / name / "adapter_model.safetensors" for name in ("unbroken_lora", "resumed_lora")]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
     assert same(toy.weights("plain_dpo"), toy.weights("watch_dpo"))
     assert same(toy.weights("plain"), toy.weights("watch"))
     assert same(toy.weights("unbroken"), toy.weights("resumed"))

@@ -183,6 +183,11 @@ def test_smaller_batches_are_found_when_reference_passes_run_out_of_memory(toy, 
     assert logged(toy, "ogpsa/refresh_step") == [0]
 
 
+def test_model_card_of_plane_mode_says_what_was_kept(toy, run):
+    run(toy.ogpsa(max_steps=1, ogpsa_mode="plane"))
+    assert "only the part that lies in the span" in (toy.root / "out" / "README.md").read_text()
+
+
 def test_model_card_of_a_watched_run_claims_no_projection(toy, run):
     run(toy.ogpsa(max_steps=1, ogpsa_monitor_only=True, plot_loss=True, logging_steps=500))
     assert "the updates are those of plain training" in (toy.root / "out" / "README.md").read_text()

@@ -43,6 +43,7 @@ def test_translation():
         ({**SFT, "base_threshold": 0}, {"ogpsa_mode": "orthogonal"}, "base_threshold has no effect"),
         ({**SFT, "base_scale": 0.5}, {"ogpsa_mode": "orthogonal"}, "base_scale is ignored"),
         ({**SFT, "base_dataset": "a, b,c"}, {"ogpsa_reference_dataset": "a,b,c"}, "would use a and b only"),
+        ({**SFT, "base_dataset": ["a", "b"]}, {"ogpsa_reference_dataset": "a,b"}, None),
         ({**SFT, "base_num_steps": None}, {"ogpsa_refresh_steps": ONCE}, None),
         ({**SFT, "base_num_steps": 0}, {"ogpsa_refresh_steps": ONCE}, None),
         ({**SFT, "base_method": "plane_projection"}, {"ogpsa_mode": "plane"}, None),
@@ -77,6 +78,17 @@ def test_mixing_shows_the_translation(changes):
         translate({**SFT, **changes})
 
 
+@pytest.mark.parametrize("form", ["dictionary", "flags"])
+def test_even_a_default_of_ours_beside_old_flags_is_mixing(form):
+    """What was given is known only before the arguments become a dataclass."""
+    from llamafactory.train import tuner
+
+    given = {"stage": "sft_pg", "base_dataset": "ref_a", "ogpsa_reference_selection": "random"}
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    with pytest.raises(OGPSAError, match="cannot be mixed"):
+        tuner.read_args(given if form == "dictionary" else words)
+
+
 def test_mixing_stops_a_run(run, toy):
     config = toy.config(stage="sft_pg", base_dataset="ref_a", base_num_samples=7, ogpsa_rank=2)
     with pytest.raises(OGPSAError, match="cannot be mixed"):
@@ -103,7 +115,18 @@ def test_translate_takes_a_command_line(capsys):
     assert config["bf16"] is True and config["do_train"] is True and float(config["learning_rate"]) == 1e-6
 
 
-@pytest.mark.parametrize("words", [["no.yaml"], ["--stage"], ["x"], []])
+WRONG = [
+    ["no.yaml"],
+    ["--stage"],
+    ["x"],
+    [],
+    ["--stage", "sft_pg", "--base_dataset", "a", "--base_method", "threshold", "--base_scale", "much"],
+    ["--stage", "sft_pg", "--base_dataset", "a", "--base_num_samples", "many"],
+    ["--stage", "sft_pg", "--template", "{x"],
+]
+
+
+@pytest.mark.parametrize("words", WRONG)
 def test_translate_says_what_is_wrong(words, capsys):
     assert main(["translate", *words]) == 1
     assert "ogpsa: " in capsys.readouterr().err
@@ -163,6 +186,13 @@ def test_flags_and_their_translation_are_the_same_run(toy, run):
     run({**translate(old)[0], "output_dir": str(toy.root / "new")})
     ours, theirs = toy.weights("old"), toy.weights("new")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_idle_arguments_are_reported_in_every_stage(toy, run, messages):
+    run(toy.config(stage="rm", dataset="pairs", max_steps=1, base_dataset="ref_a"))
+    assert "base_dataset is ignored" in messages()
+    run(toy.config(stage="rm", dataset="pairs", max_steps=1, ogpsa_reference_dataset="ref_a"))
+    assert "use_ogpsa is off, so ogpsa_reference_dataset is ignored" in messages()
 
 
 def test_notes_are_said_and_a_plain_run_stays_plain(toy, run, messages):

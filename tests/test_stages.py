@@ -1,6 +1,7 @@
 """DPO, KTO and pre-training: short runs of every kind, and what a reference pass must leave alone in them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -135,6 +136,22 @@ def test_collecting_pollutes_neither_weights_nor_stored_metrics(toy, run, change
     name = "adapter_model.safetensors" if "lora_rank" in changes else "model.safetensors"
     assert (toy.root / "watch" / name).read_bytes() == (toy.root / "plain" / name).read_bytes()
     assert len(logged(toy, "ogpsa/reference_loss/pairs_a", "watch")) == 6
+
+
+@pytest.mark.parametrize("stage", ["kto", "pt"])
+def test_kto_and_pre_training_are_watched_and_resumed_exactly(toy, run, stage):
+    with_labels(toy)
+    with_text(toy)
+    dataset = {"kto": "labelled", "pt": "text"}[stage]
+    own = {"stage": stage, "dataset": dataset, "ogpsa_refresh_steps": 4, "overwrite_output_dir": False}
+    run(toy.ogpsa("plain", use_ogpsa=False, **own))
+    run(toy.ogpsa("watch", ogpsa_monitor_only=True, **own))
+    run(toy.ogpsa("whole", save_strategy="steps", save_steps=3, **own))
+    shutil.copytree(toy.root / "whole" / "checkpoint-3", toy.root / "out" / "checkpoint-3")
+    run(toy.ogpsa("out", **own))
+    for a, b, equal in (("watch", "plain", True), ("out", "whole", True), ("whole", "plain", False)):
+        ours, theirs = toy.weights(a), toy.weights(b)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs) == equal, (a, b)
 
 
 def test_model_card_and_curves(toy, run):

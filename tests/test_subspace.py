@@ -353,6 +353,20 @@ def test_plane_mode_leaves_what_no_reference_reaches():
     assert not torch.equal(result[1], gradient[1])
 
 
+@pytest.mark.parametrize("options", [{"mode": "plane"}, {"mode": "conflict", "aligned_scale": 0.5}])
+def test_tensors_without_reference_gradient_belong_to_their_group(options):
+    """A group is one vector: what is kept of it is kept of all its tensors."""
+    reference = random_gradients(1)
+    gradient = [g.clone() for g in reference]  # aligned with the reference: nothing is in conflict
+    gradient[2] = random_gradients(0)[2]
+    subspace = make([[*reference[:2], None, *reference[3:]]], "global", **options)
+    result = clone(gradient)
+    report = subspace.project_(result)
+    expected = torch.zeros_like(gradient[2]) if options["mode"] == "plane" else 0.5 * gradient[2]
+    assert torch.allclose(result[2], expected)
+    assert float(report.removed) == pytest.approx(float((flat(gradient) - flat(result)).norm()), rel=1e-5)
+
+
 def test_aligned_scale_is_for_groups_without_conflict():
     """One direction: project where the inner product is negative, scale where it is positive."""
     reference, gradient = random_gradients(1), random_gradients(0)

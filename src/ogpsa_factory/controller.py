@@ -75,8 +75,9 @@ class Controller:
         )
         self.window = Window(self.references)
         self._lost = False  # whether a checkpoint's subspace could not be restored
-        self._extended = False  # whether this period had its additional refresh, see _cover
-        self._blank: list[int] = []  # tensors of which no reference gradient says anything
+        self._refreshed_at = -1
+        self._blank: list[int] = []  # tensors that no reference gradient has reached, but a later one may: see _cover
+        self._any_blank = False  # whether there is one on any rank
 
     def on_step_begin(self, step: int) -> None:
         """Refresh the subspace if it is due.
@@ -86,7 +87,6 @@ class Controller:
         """
         due = step % self.arguments.refresh_steps == 0
         if (due or self._lost) and self.chunks:
-            self._extended = False
             self.refresh(step)
         self._lost = False
 
@@ -104,7 +104,8 @@ class Controller:
                 f" of {', '.join(dict.fromkeys(broken))}" if broken else "",
                 "the previous subspace is kept" if self.subspace.directions else "there is no subspace yet",
             )
-        self._blank = self.subspace.blank_tensors()
+        self._refreshed_at = step
+        self._watch(self.subspace.blank_tensors())
         self.log(
             {
                 **self.window.reference_losses(losses),
@@ -150,14 +151,22 @@ class Controller:
         LoRA starts with B = 0, which makes every gradient of A zero: without this, A would go unprotected from the
         moment when B moves (when, depends on the warm-up) until the next refresh.
         """
-        if not self._blank or self._extended:
+        if not self._any_blank:
             return
         gradients = self.engine.local_gradients()
-        moving = [g.count_nonzero() > 0 for i in self._blank if (g := gradients[i]) is not None]
-        count = torch.stack(moving).sum().double() if moving else torch.zeros((), dtype=torch.float64)
-        if self.engine.sum_over_ranks(count.to(self.engine.device)) > 0:
-            self._extended = True
+        moving = [i for i in self._blank if (g := gradients[i]) is not None and g.any()]
+        if step == self._refreshed_at:  # at these very parameters the references do not reach them: leave them alone
+            self._watch([i for i in self._blank if i not in moving])
+        elif self._on_any_rank(bool(moving)):
             self.refresh(step)
+            self._watch([])
+
+    def _watch(self, blank: list[int]) -> None:
+        self._blank = blank
+        self._any_blank = self._on_any_rank(bool(blank))
+
+    def _on_any_rank(self, here: bool) -> bool:
+        return bool(self.engine.sum_over_ranks(torch.tensor(float(here), device=self.engine.device)) > 0)
 
     def mean_rank(self) -> float:
         """Rank of the subspace, averaged over groups."""
@@ -190,18 +199,17 @@ class Controller:
             writes_shared: whether this process writes what all ranks have in common.
         """
         if self.chunks and (writes_shared or not self.engine.replicated):
-            state = {**self.subspace.state_dict(), "extended": torch.tensor(self._extended)}
+            state = {**self.subspace.state_dict(), "blank": torch.tensor(self._blank, dtype=torch.int64)}
             checkpoint.save(folder, self._shard(), state, self.fingerprint())
 
     def resume(self, folder: Path) -> None:
         """Restore the subspace of a checkpoint; where it is missing or does not fit, it is computed anew."""
         state, reason = checkpoint.load(folder, self._shard(), self.fingerprint())
         # Ranks must agree: one that computes alone would wait for the others for ever.
-        missing = self.engine.sum_over_ranks(torch.tensor(float(state is None), device=self.engine.device))
-        if state is not None and missing == 0:
-            self._extended = bool(state.pop("extended"))
+        missing = self._on_any_rank(state is None)
+        if state is not None and not missing:
             self.subspace.load_state_dict(state, self.engine.parameters())
-            self._blank = self.subspace.blank_tensors()
+            self._watch(state["blank"].tolist())
         elif self.chunks:
             self._lost = True
             why = reason or "another rank has none"

@@ -99,7 +99,9 @@ def _mixed(old: Mapping[str, Any], new: Mapping[str, Any], stage: Any) -> OGPSAE
 
 
 def _translate_flags(stage: str, old: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    names = [name.strip() for name in str(old.get("base_dataset", "")).split(",") if name.strip()]
+    given = old.get("base_dataset", "")  # a YAML list is as good as commas
+    words = given.split(",") if isinstance(given, str) else given
+    names = [str(word).strip() for word in words if str(word).strip()]
     notes = ["base_threshold has no effect, in the released code and here."] if "base_threshold" in old else []
     if not names:
         idle = [name for name in old if name not in ("base_dataset", "base_threshold")]
@@ -130,7 +132,10 @@ def _translate_flags(stage: str, old: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 def _translate_method(stage: str, method: str, sets: int, old: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The mode, as the released code has it: some methods do nothing there with one set, or with several."""
-    scale = float(old.get("base_scale", 1.0))
+    try:
+        scale = float(old.get("base_scale", 1.0))
+    except (TypeError, ValueError):
+        raise OGPSAError(f"base_scale: {old['base_scale']} is not possible; it must be a number.") from None
     notes = []
     if method == "threshold" and sets == 1:
         notes.append(

@@ -111,6 +111,8 @@ def extend_model_card(folder: Path, arguments: OGPSAArguments, references: Seque
 def _what_was_done(arguments: OGPSAArguments) -> str:
     if arguments.ogpsa_monitor_only:
         return "The overlap with these reference sets' gradients was watched; the updates are those of plain training."
+    if arguments.ogpsa_mode == "plane":
+        return "Of each gradient, only the part that lies in the span of these reference sets' gradients was kept."
     if arguments.ogpsa_mode == "conflict":
         return "From each gradient, what would raise the loss on one of these reference sets was removed."
     return "From each gradient, the part that lies in the span of these reference sets' gradients was removed."
@@ -139,7 +141,7 @@ def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | No
             },
         ),
         (
-            "reference loss per token",
+            "reference loss",
             {key: (_set(key), "-") for key in _keys(history, "ogpsa/reference_loss/")},
         ),
     ]

@@ -182,9 +182,9 @@ class CapabilitySubspace:
             removed = removed + lost.square() * squared + 2 * lost * (inner * remove).sum(dim=1).nan_to_num()
         if change:
             for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
-                if basis is not None and gradient is not None:
-                    if keep is not None:
-                        gradient.mul_(keep[group])
+                if gradient is not None and keep is not None:
+                    gradient.mul_(keep[group])
+                if gradient is not None and basis is not None:
                     subtract_rows(gradient, basis, remove[group])
         after = None
         if measure:

@@ -46,10 +46,21 @@ def run(args: argparse.Namespace) -> int:
     from .released import translate
 
     config, notes = translate(read(args.words))
+    _check(config)
     print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
     for note in notes:
         print(f"ogpsa: note: {note}", file=sys.stderr)
     return 0
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse what a run with these arguments would refuse."""
+    from .arguments import OGPSAArguments
+
+    stage = str(config.get("stage", ""))
+    if stage.startswith("ogpsa_"):
+        own = {name: value for name, value in config.items() if name in OGPSAArguments.__dataclass_fields__}
+        OGPSAArguments(**own).validate_ogpsa(stage.removeprefix("ogpsa_"))
 
 
 def read(words: list[str]) -> dict[str, Any]:
@@ -81,7 +92,10 @@ def read(words: list[str]) -> dict[str, Any]:
             config = OmegaConf.load(file)
         except Exception as error:  # YAML's and OmegaConf's own errors have no common ancestor
             raise OGPSAError(f"{file} cannot be read: {error}") from None
-    merged = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(rest)))
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(rest)))
+    except Exception as error:  # as above, of a value
+        raise OGPSAError(f"A value cannot be read: {error}") from None
     if not isinstance(merged, dict):
         raise OGPSAError("The file must map names of arguments to values.")
     return {str(name): value for name, value in merged.items()}

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import OGPSAError
+from ..released import translate
 from . import compat
 
 
@@ -48,9 +49,10 @@ def patch_tuner(tuner: Any) -> None:
     from .workflow import with_ogpsa
 
     if not hasattr(tuner, _MARK):
-        for stage in compat.STAGES:
+        # The other two stages do not work with OGPSA; they are wrapped so that idle arguments are reported there too.
+        for stage in (*compat.STAGES, "rm", "ppo"):
             setattr(tuner, f"run_{stage}", with_ogpsa(stage, getattr(tuner, f"run_{stage}")))
-        tuner.read_args = _reading_json(tuner.read_args)
+        tuner.read_args = _refusing_mixtures(_reading_json(tuner.read_args))
         setattr(tuner, _MARK, True)
 
 
@@ -66,6 +68,27 @@ def _reading_json(read_args: Callable[..., Any]) -> Callable[..., Any]:
         return read_args(args)
 
     return read
+
+
+def _refusing_mixtures(read_args: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse the released code's flags beside ours here, where it is still known which were given at all."""
+
+    def read(args: dict[str, Any] | list[str] | None = None) -> dict[str, Any] | list[str]:
+        given = read_args(args)
+        translate(given if isinstance(given, dict) else _flags(given))
+        return given
+
+    return read
+
+
+def _flags(words: list[str]) -> dict[str, Any]:
+    """Names and values of ``--name value`` and ``--name=value``."""
+    flags: dict[str, Any] = {}
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            flags[name.replace("-", "_")] = value or after
+    return flags
 
 
 def _require(module: ModuleType) -> None:
