@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import make_rows
 
 from ogpsa_factory import OGPSAError, cli
-from ogpsa_factory.pipeline import check, runner
+from ogpsa_factory.pipeline import check, processes, runner
 from ogpsa_factory.pipeline.chain import Stage, chain, trained_adapters
 from ogpsa_factory.pipeline.definition import read_definition, read_mapping
 from ogpsa_factory.pipeline.display import Figures, LogReader
@@ -23,7 +23,7 @@ from ogpsa_factory.pipeline.environment import write_environment
 
 # Stands in for llamafactory-cli: trains nothing, and obeys an argument `do`.
 FAKE = f"""#!{sys.executable}
-import json, os, pathlib, sys, time, yaml
+import json, os, pathlib, subprocess, sys, time, yaml
 config = yaml.safe_load(open(sys.argv[2]))
 output = pathlib.Path(config["output_dir"])
 output.mkdir(exist_ok=True)
@@ -36,10 +36,24 @@ if "checkpoint" in do and "resume_from_checkpoint" not in config:
     for step in (3, 12):
         (output / f"checkpoint-{{step}}").mkdir()
         (output / f"checkpoint-{{step}}" / "trainer_state.json").write_text("{{}}")
+        if "no optimizer" not in do:
+            (output / f"checkpoint-{{step}}" / "optimizer.pt").touch()
     (output / "checkpoint-15").mkdir()
     if "crash" in do:
         print("out of memory")
         sys.exit(3)
+if "worker" in do:  # in a session of its own, as torchrun's workers are
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], start_new_session=True)
+    (output / "worker").write_text(str(worker.pid))
+if "rank" in do:
+    for rank in (0, 1):
+        print(f"[rank{{rank}}]: Traceback (most recent call last):")
+        print(f"[rank{{rank}}]:     raise OGPSAError(f'OGPSAError: {{{{name}}}}')")
+        print(f"[rank{{rank}}]: " + config["raises"])
+    for i in range(60):
+        print(f"footer {{i}}")
+    print("torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ")
+    sys.exit(1)
 if "fail" in do:
     for i in range(40):
         print(f"progress {{i}}\\rline {{i}}")
@@ -54,7 +68,7 @@ import pathlib, sys
 from ogpsa_factory import cli
 from ogpsa_factory.pipeline import check, runner
 runner.launcher = lambda: pathlib.Path(sys.argv[1])
-check.check_stages = lambda stages: None
+check.check_stages = lambda stages: []
 sys.exit(cli.main(["pipeline", *sys.argv[2:]]))
 """
 
@@ -116,12 +130,25 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def refusal(project: Project, capsys, words: str) -> str:
+    """What a run is refused with, once it holds the words: a process on its way out holds the lock a moment longer."""
+    messages = []
+
+    def said() -> bool:
+        assert project.run() == 1
+        messages.append(capsys.readouterr().err)
+        return words in messages[-1]
+
+    wait_for(said)
+    return messages[-1]
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Project:
     project = Project(tmp_path)
     monkeypatch.setattr(runner, "launcher", lambda: project.fake)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(check, "check_stages", lambda stages: None)
+    monkeypatch.setattr(check, "check_stages", lambda stages: [])
     return project
 
 
@@ -345,6 +372,38 @@ def test_a_base_model_that_was_built_anew_is_noticed(project, capsys):
     assert project.run("--restart") == 0
 
 
+def test_changed_data_is_noticed(project, capsys):
+    (project.root / "more").mkdir()
+    for name in ("safety.json", "more/a.json"):
+        project.write(name, "[]")
+    sets = {"safety": {"file_name": "safety.json"}, "more": {"file_name": "more"}}
+    project.write("dataset_info.json", json.dumps({**sets, "online": {"hf_hub_url": "x", "file_name": "absent"}}))
+    data = {"dataset_dir": str(project.root), "dataset": "safety,online", "ogpsa_reference_dataset": ["more"]}
+    project.content["stages"][1]["config"].update(data)
+    assert project.run() == project.run() == 0
+    assert {name: list(files or []) for name, files in project.record("dpo")["data"].items()} == {
+        **{"safety": ["safety.json"], "online": [], "more": ["a.json"]}
+    }
+    project.write("more/b.json", "[]")
+    assert project.run() == 1
+    assert "with other arguments: the files of data set more are not the same." in capsys.readouterr().err
+    project.write("safety.json", "[1]")
+    assert project.run() == 1
+    assert "data set safety are not the same; the files of data set more are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_run_directory_may_be_named_by_another_path_or_moved(project, monkeypatch, kind):
+    monkeypatch.chdir(project.root)
+    words = [f"finetuning_type={kind}"]
+    assert project.run(*words, "output_dir=out") == project.run(*words, f"output_dir={project.run_dir}") == 0
+    project.run_dir.rename(project.root / "moved")
+    assert project.run(*words, "output_dir=moved") == 0
+    project.run_dir = project.root / "moved"
+    assert project.runs("2_dpo.log") == 1
+    assert project.run(*words, "output_dir=moved", "dpo.model_name_or_path=moved/other") == 1
+
+
 def test_restart(project):
     project.run()
     (project.run_dir / "dpo" / "leftover").touch()
@@ -392,6 +451,33 @@ def test_failure_shows_the_log(project, capsys):
     assert project.runs("1_sft.log") == 1
 
 
+@pytest.mark.parametrize(
+    "raised, reason",
+    [
+        ("ogpsa_factory.errors.OGPSAError: no such set", "ogpsa_factory.errors.OGPSAError: no such set"),
+        ("torch.OutOfMemoryError: CUDA out of memory.", "torch.OutOfMemoryError: CUDA out of memory."),
+    ],
+)
+def test_failure_under_torchrun_shows_the_reason_first(project, capsys, raised, reason):
+    assert project.run("dpo.do=rank", f"dpo.raises='{raised}'") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"ogpsa: stage dpo failed (exit code 1): {reason}\nThe same command")
+    assert "footer 59" in message and "footer 45" not in message
+
+
+def test_a_checkpoint_without_optimizer_is_not_resumed_from(project, capsys):
+    words = ["dpo.do='checkpoint,crash,no optimizer'"]
+    assert project.run(*words) == 1
+    assert project.run(*words, "--dry-run") == 0
+    reason = "run from the beginning: checkpoint-12 holds no optimizer state (save_only_model)"
+    assert f"### stage dpo: {reason}" in capsys.readouterr().out
+    assert project.run(*words) == 1
+    assert f"dpo: starting, to {reason}\n" in capsys.readouterr().out
+    (project.run_dir / "dpo" / "checkpoint-12" / "global_step12").mkdir()  # DeepSpeed's
+    assert project.run(*words, "--dry-run") == 0
+    assert "### stage dpo: resume from checkpoint-12" in capsys.readouterr().out
+
+
 def test_a_half_finished_stage_resumes_from_its_last_whole_checkpoint(project, capsys):
     assert project.run("dpo.do=checkpoint,crash") == 1
     assert project.run("dpo.do=checkpoint,crash", "--dry-run") == 0
@@ -422,12 +508,53 @@ def test_sigterm_stops_the_stage(project):
         os.kill(child, 0)
 
 
-def test_ctrl_c_stops_the_stage(project):
-    process = project.start("dpo.do=hang")
+def test_ctrl_c_stops_the_stage_and_workers_outside_its_group(project):
+    process = project.start("dpo.do=worker,hang")
+    wait_for((project.run_dir / "dpo" / "worker").exists)
+    assert len(processes.processes_of(project.run_dir)) == 2
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in out
     assert project.record("dpo")["status"] == "failed"
+    assert processes.processes_of(project.run_dir) == []
+
+
+def test_workers_that_outlive_pipeline_and_launcher_keep_others_out(project, capsys):
+    process = project.start("dpo.do=worker,hang")
+    worker = project.run_dir / "dpo" / "worker"
+    wait_for(lambda: worker.exists() and worker.read_text())
+    process.kill()
+    process.communicate(timeout=60)
+    launcher = project.record("dpo")["pid"]
+    try:
+        assert f"stop it with `kill {launcher} {worker.read_text()}`." in refusal(project, capsys, "still runs")
+        os.kill(launcher, signal.SIGTERM)
+        assert f"with `kill {worker.read_text()}`." in refusal(project, capsys, "stop them")
+    finally:
+        os.kill(int(worker.read_text()), signal.SIGKILL)
+    wait_for(lambda: project.run() == 0)
+
+
+def test_what_a_failed_stage_leaves_is_ended(project):
+    assert project.run("dpo.do=worker,fail") == 1
+    assert (project.run_dir / "dpo" / "worker").exists() and processes.processes_of(project.run_dir) == []
+
+
+def test_words_after_an_option(project, capsys):
+    words = ("sft.learning_rate=0.3", "--dry-run", "dpo.learning_rate=0.2", "--restart", "dpo", "a=1")
+    assert project.run(*words) == 0
+    sft, dpo = capsys.readouterr().out.split("### stage dpo")
+    assert "learning_rate: 0.3" in sft and "learning_rate: 0.2" in dpo
+    assert "a: 1" in sft and "a: 1" in dpo
+    with pytest.raises(SystemExit):
+        project.run("--dry-run", "a=1", "--dryrun")
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --dryrun\n")
+
+
+def test_a_missing_file_argument(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pipeline"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: FILE\n")
 
 
 def test_one_pipeline_at_a_time(project, capsys):
@@ -466,12 +593,6 @@ def test_log_reader(tmp_path):
 @pytest.fixture
 def real(toy) -> Project:
     """SFT, then OGPSA-DPO of the toy model, with the real launcher and checks."""
-    rows = [
-        {"instruction": row["instruction"], "input": "", "chosen": row["output"], "rejected": other["output"]}
-        for row, other in zip(make_rows(30, seed=5), make_rows(30, seed=6), strict=True)
-    ]
-    columns = {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"}
-    toy.write("pairs", rows, ranking=True, columns=columns)
     (toy.root / "project").mkdir()
     project = Project(toy.root / "project")
     own = ("output_dir", "overwrite_output_dir", "dataset", "stage")
@@ -488,7 +609,7 @@ def real(toy) -> Project:
 
 
 def problems(project: Project, *overrides: str) -> list[str]:
-    return [problem for stage in project.stages(*overrides) for problem in check._problems(stage)]
+    return [problem for stage in project.stages(*overrides) for problem in check.examine(stage).problems]
 
 
 @pytest.mark.parametrize(
@@ -505,6 +626,12 @@ def problems(project: Project, *overrides: str) -> list[str]:
         ("dpo.ogpsa_reference_dataset=ref_c", "ref_c"),
         ("dpo.fp8=true", "use_ogpsa does not work with fp8"),
         ("dpo.finetuning_type=lorra", "Invalid fine-tuning method"),
+        ("dpo.pref_loss=sigmoidal", "pref_loss: sigmoidal is unknown. It can be: sigmoid, hinge"),
+        (
+            "finetuning_type=lora dpo.adapter_name_or_path=./absent",
+            "adapter_name_or_path: ./absent does not exist",
+        ),
+        ("sft.resume_from_checkpoint=absent/checkpoint-3", "resume_from_checkpoint: absent/checkpoint-3 does not"),
     ],
 )
 def test_every_stage_is_checked_before_the_first(real, override, message):
@@ -512,9 +639,20 @@ def test_every_stage_is_checked_before_the_first(real, override, message):
     assert len(found) == 1 and message in found[0]
 
 
-def test_a_missing_data_file_is_noticed(real, toy):
-    (toy.data / "pairs.json").unlink()
-    assert ["pairs.json, does not exist" in problem for problem in problems(real)] == [True]
+@pytest.mark.parametrize("name, key", [("pairs", "dataset"), ("ref_b", "ogpsa_reference_dataset")])
+def test_a_missing_data_file_is_noticed(real, toy, name, key):
+    (toy.data / f"{name}.json").unlink()
+    assert problems(real) == [f"{key}: the file of {name}, {toy.data / name}.json, does not exist"]
+
+
+def test_remarks_are_printed(real, capsys):
+    real.content["stages"].pop()
+    real.write("sft.yaml", {"stage": "sft", "dataset": "safety", "base_scale": 0.5})
+    assert real.run("--dry-run") == 0
+    assert (
+        capsys.readouterr().err
+        == "stage sft: note: base_scale is ignored: it acts with stage: sft_pg or dpo_pg only.\n"
+    )
 
 
 def test_a_right_pipeline_has_no_problems(real, monkeypatch):
@@ -560,3 +698,30 @@ def test_killed_in_the_second_stage(real, toy, run):
     run({**real.launched("2_dpo.yaml"), "resume_from_checkpoint": None, "output_dir": str(toy.root / "whole")})
     whole, resumed = toy.weights("whole"), load_file(real.run_dir / "dpo" / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_workers_of_torchrun_keep_others_out(real, toy, capsys):
+    """They are in sessions of their own and have no descriptor of the lock; `kill` as the message says ends them."""
+    real.content["stages"].pop()
+    endless = {"stage": "sft", "dataset": "safety", "max_steps": 10**6, "ddp_backend": "gloo"}
+    real.write("sft.yaml", endless)
+    real.stages()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    command = [sys.executable, "-m", "ogpsa_factory.cli", "pipeline", str(real.file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    try:
+        log = real.run_dir / "sft" / "trainer_log.jsonl"
+        wait_for(lambda: log.exists() or process.poll() is not None, seconds=120)
+        process.kill()
+        process.wait()
+        os.kill(real.record("sft")["pid"], signal.SIGTERM)
+        named = [int(pid) for pid in re.findall(r"\d+", refusal(real, capsys, "stop them with").rpartition("kill")[2])]
+        assert len(named) >= 3 and named == processes.processes_of(real.run_dir)
+        for pid in named:
+            os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not processes.processes_of(real.run_dir))
+    finally:
+        process.kill()
+        for pid in processes.processes_of(real.run_dir):
+            os.kill(pid, signal.SIGKILL)

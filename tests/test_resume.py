@@ -110,10 +110,12 @@ def test_a_rejected_refresh_is_resumed_as_it_was(toy, run, monkeypatch):
     assert same(toy.weights("whole"), toy.weights("out"))
 
 
-def test_save_only_model_stores_no_subspace(toy, run):
+def test_save_only_model_stores_no_subspace_and_resuming_says_what_is_missing(toy, run, messages):
     run(toy.ogpsa("out", max_steps=3, save_only_model=True, **PERIODS))
     assert (toy.root / "out" / "checkpoint-3" / "model.safetensors").exists()
     assert not (toy.root / "out" / "checkpoint-3" / "ogpsa_subspace").exists()
+    run(toy.ogpsa("out", max_steps=4, save_only_model=True, **PERIODS))
+    assert "checkpoint-3 holds no optimizer state (save_only_model)" in messages()
 
 
 @pytest.mark.slow

@@ -1,14 +1,21 @@
-"""The subspace in a checkpoint: one safetensors file per shard, never pickle, written whole or not at all."""
+"""The subspace in a checkpoint: one safetensors file per shard, never pickle, written whole or not at all.
+
+And which checkpoint of a folder is whole, so that a run can go on from it.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+
+
+if TYPE_CHECKING:  # `ogpsa pipeline` asks for checkpoints and does not want to load torch for it
+    from torch import Tensor
 
 
 FOLDER = "ogpsa_subspace"
@@ -30,6 +37,8 @@ def save(folder: Path, shard: str, state: dict[str, Tensor], stamp: str) -> None
         state: tensors of the subspace.
         stamp: the run's :func:`fingerprint`.
     """
+    from safetensors.torch import save_file
+
     target = folder / FOLDER / f"{shard}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -58,3 +67,29 @@ def load(folder: Path, shard: str, stamp: str) -> tuple[dict[str, Tensor] | None
             return {name: stored.get_tensor(name) for name in stored.keys()}, ""
     except (SafetensorError, OSError) as error:
         return None, f"{source} cannot be read ({error})"
+
+
+def last_whole(folder: Path) -> Path | None:
+    """Find the last checkpoint that is whole.
+
+    Args:
+        folder: the output folder of a run.
+
+    Returns:
+        The one with the most steps among the whole ones; None if there is none.
+    """
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return max(filter(is_whole, numbered), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint has a readable ``trainer_state.json``, which the Trainer writes last.
+
+    Args:
+        checkpoint: its folder.
+    """
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

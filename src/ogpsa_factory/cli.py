@@ -43,7 +43,13 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 1 after a mistake that the user can mend, 130 after Ctrl-C.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # argparse gives a list of positional words one place only: those behind an option are left over.
+    misplaced = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]
+    if misplaced:
+        parser.error(f"unrecognized arguments: {' '.join(misplaced)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
     if not hasattr(args, "handler"):
         parser.print_help()
         return 0

@@ -1,7 +1,6 @@
 """Refusals and checks before the model loads: what OGPSA cannot do in this version, said by name."""
 
 import inspect
-import json
 import logging
 import os
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..checkpoint import is_whole, last_whole
 from ..engines import SUPPORT
 from ..errors import OGPSAError
 from .compat import llamafactory_version
@@ -134,20 +134,15 @@ def skip_broken_checkpoint(training_args: Any) -> None:
     chosen = training_args.resume_from_checkpoint
     if not isinstance(chosen, str) or Path(chosen).resolve().parent != Path(training_args.output_dir).resolve():
         return
-    if _is_complete(Path(chosen)):
+    if is_whole(Path(chosen)):
+        if training_args.save_only_model:
+            logger.warning(
+                "%s holds no optimizer state (save_only_model): the resumed run is not the unbroken one.",
+                chosen,
+            )
         return
-    numbered = Path(training_args.output_dir).glob("checkpoint-[0-9]*")
-    whole = [path for path in numbered if path.name.removeprefix("checkpoint-").isdigit() and _is_complete(path)]
-    best = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    best = last_whole(Path(training_args.output_dir))
     logger.warning(
         "%s is incomplete; %s.", chosen, f"resuming from {best}" if best else "training starts from the beginning"
     )
     training_args.resume_from_checkpoint = None if best is None else str(best)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

@@ -15,22 +15,34 @@ import subprocess
 import sys
 import tempfile
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
-from .chain import Stage
+from .chain import Stage, adapters_of
 
 
 _UNKNOWN = "Some keys are not used by the HfArgumentParser: "
 
 
-def check_stages(stages: list[Stage]) -> None:
+@dataclass
+class Findings:
+    """What there is to say about stages, one line each."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check_stages(stages: list[Stage]) -> list[str]:
     """Check the arguments of stages without loading a model.
 
     Args:
         stages: those that will run.
+
+    Returns:
+        Remarks, one line each, on arguments that do not mean what one may think.
 
     Raises:
         OGPSAError: with one line per problem, over all stages.
@@ -42,30 +54,44 @@ def check_stages(stages: list[Stage]) -> None:
     if process.returncode != 0:
         tail = "\n".join(process.stderr.strip().splitlines()[-15:])
         raise OGPSAError(f"The stages could not be checked, {command[2]} ended with {process.returncode}:\n{tail}")
-    problems = json.loads(process.stdout)
-    if problems:
-        raise OGPSAError("nothing was started:\n" + "\n".join(problems))
+    found = Findings(**json.loads(process.stdout))
+    if found.problems:
+        raise OGPSAError("nothing was started:\n" + "\n".join(found.problems))
+    return found.notes
 
 
 def main() -> None:
-    """Read stages as JSON from standard input and write the problems, a list of lines, to standard output."""
+    """Read stages as JSON from standard input and write the findings to standard output."""
     stages = [Stage(**stage) for stage in json.load(sys.stdin)]
     result = os.dup(1)
     os.dup2(2, 1)  # LLaMA-Factory and its libraries log to standard output
-    problems = [f"stage {stage.name}: {problem}" for stage in stages for problem in _problems(stage)]
-    os.write(result, json.dumps(problems).encode())
+    everything = Findings()
+    for stage in stages:
+        found = examine(stage)
+        everything.problems += [f"stage {stage.name}: {problem}" for problem in found.problems]
+        everything.notes += [f"stage {stage.name}: note: {note}" for note in found.notes]
+    os.write(result, json.dumps(dataclasses.asdict(everything)).encode())
 
 
-def _problems(stage: Stage) -> list[str]:
-    found = list(_missing_model(stage))
+def examine(stage: Stage) -> Findings:
+    """Check one stage in this process.
+
+    Args:
+        stage: which one.
+
+    Returns:
+        What was found, whatever it is.
+    """
+    found = Findings(problems=list(_missing_paths(stage)))
     variables = dict(os.environ)
     try:
         _act_as_torchrun()
         with tempfile.TemporaryDirectory() as folder:
-            for problem in _check_arguments({**stage.config, "output_dir": folder, "overwrite_output_dir": True}):
-                found.append(problem)  # one by one, so that those before a check that raises are kept
+            config = {**stage.config, "output_dir": folder, "overwrite_output_dir": True}
+            for problem in _check_arguments(config, found.notes):
+                found.problems.append(problem)  # one by one, so that those before a check that raises are kept
     except Exception as error:  # whatever a check of LLaMA-Factory raises, the other stages are checked all the same
-        found.append(_readable(error))
+        found.problems.append(_readable(error))
     finally:
         _leave_group()
         os.environ.clear()  # TrainingArguments leaves variables behind, which the next stage must not see
@@ -73,16 +99,22 @@ def _problems(stage: Stage) -> list[str]:
     return found
 
 
-def _missing_model(stage: Stage) -> Iterator[str]:
-    name = str(stage.config.get("model_name_or_path") or "")
-    path = Path(name).expanduser()
-    local = name.startswith((".", "/", "~")) or (len(path.parts) > 1 and Path(path.parts[0]).exists())
-    to_be_made = path.resolve().is_relative_to(stage.output.parent.resolve())
-    if local and not to_be_made and not path.exists():
-        yield f"model_name_or_path: {name} does not exist"
+def _missing_paths(stage: Stage) -> Iterator[str]:
+    named = [("model_name_or_path", str(stage.config.get("model_name_or_path") or ""))]
+    named += [("adapter_name_or_path", name) for name in adapters_of(stage.config)]
+    checkpoint = stage.config.get("resume_from_checkpoint")
+    if isinstance(checkpoint, str):  # true is "the last one"
+        named.append(("resume_from_checkpoint", checkpoint))
+    for key, name in named:
+        path = Path(name).expanduser()
+        local = name.startswith((".", "/", "~")) or (len(path.parts) > 1 and Path(path.parts[0]).exists())
+        on_hub = not local and key != "resume_from_checkpoint"
+        to_be_made = path.resolve().is_relative_to(stage.output.parent.resolve())
+        if not on_hub and not to_be_made and not path.exists():
+            yield f"{key}: {name} does not exist"
 
 
-def _check_arguments(config: dict[str, Any]) -> Iterator[str]:
+def _check_arguments(config: dict[str, Any], notes: list[str]) -> Iterator[str]:
     from llamafactory.hparams import get_train_args
     from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -94,9 +126,9 @@ def _check_arguments(config: dict[str, Any]) -> Iterator[str]:
     model_args, data_args, training_args, finetuning_args, _ = get_train_args(config)
     if handed_on:
         _refuse_unmergeable("DeepSpeed ZeRO-3" if is_deepspeed_zero3_enabled() else None)
-    kinds = typing.get_args({field.name: field.type for field in dataclasses.fields(finetuning_args)}["stage"])
-    if finetuning_args.stage not in kinds:
-        yield f"stage: {finetuning_args.stage} is unknown. {_nearest(finetuning_args.stage, kinds)}"
+    notes += getattr(finetuning_args, "released_notes", [])
+    for arguments in (data_args, finetuning_args):
+        yield from _unknown_values(arguments)
     if not data_args.tokenized_path:
         yield from _check_data(data_args, finetuning_args.stage)
     if getattr(finetuning_args, "use_ogpsa", False) and training_args.do_train:
@@ -105,6 +137,19 @@ def _check_arguments(config: dict[str, Any]) -> Iterator[str]:
 
         check_supported(model_args, data_args, training_args, finetuning_args)
         check_names(finetuning_args.reference_names, data_args, finetuning_args.ogpsa_reference_loss)
+        if _is_local(data_args.dataset_dir):
+            for name in finetuning_args.reference_names:
+                yield from _missing_file("ogpsa_reference_dataset", name, data_args.dataset_dir)
+
+
+def _unknown_values(arguments: Any) -> Iterator[str]:
+    """Where a fixed choice of values is declared, LLaMA-Factory takes any other one from a file all the same."""
+    for name, kind in typing.get_type_hints(type(arguments)).items():
+        choices = [part for part in (kind, *typing.get_args(kind)) if typing.get_origin(part) is typing.Literal]
+        known = [value for choice in choices for value in typing.get_args(choice)]
+        value = getattr(arguments, name, None)
+        if known and value is not None and value not in known:
+            yield f"{name}: {value} is unknown. It can be: {', '.join(map(str, known))}."
 
 
 def _refuse_unmergeable(obstacle: str | None) -> None:
@@ -124,20 +169,32 @@ def _check_data(data_args: Any, stage: str) -> Iterator[str]:
     if data_args.template is not None and data_args.template not in TEMPLATES:
         yield f"template: {data_args.template} is unknown. {_nearest(data_args.template, list(TEMPLATES))}"
     folder = data_args.dataset_dir
-    if not isinstance(folder, str) or folder == "ONLINE" or folder.startswith("REMOTE:"):
-        return  # on a hub, which is asked only when it is needed
+    if not _is_local(folder):
+        return
     for name in [*(data_args.dataset or []), *(data_args.eval_dataset or [])]:
         try:
             (entry,) = get_dataset_list([name], folder)
         except ValueError as error:
             yield f"dataset: {str(error).removesuffix('.')}{_nearest_set(name, Path(folder))}"
             continue
-        path = Path(folder) / entry.dataset_name
-        if entry.load_from == "file" and not path.exists():
-            yield f"dataset: the file of {name}, {path}, does not exist"
+        yield from _missing_file("dataset", name, folder)
         if bool(entry.ranking) != (stage in ("rm", "dpo")):
             wanted = "needs" if stage in ("rm", "dpo") else "does not take"
             yield f"dataset: stage {stage} {wanted} preference data (ranking: true), see {name} in {folder}"
+
+
+def _is_local(folder: Any) -> bool:
+    """Whether data sets are on this machine and not on a hub, which is asked only when it is needed."""
+    return isinstance(folder, str) and folder != "ONLINE" and not folder.startswith("REMOTE:")
+
+
+def _missing_file(key: str, name: str, folder: str) -> Iterator[str]:
+    from llamafactory.data.parser import get_dataset_list
+
+    (entry,) = get_dataset_list([name], folder)
+    path = Path(folder) / entry.dataset_name
+    if entry.load_from == "file" and not path.exists():
+        yield f"{key}: the file of {name}, {path}, does not exist"
 
 
 def _nearest_set(name: str, folder: Path) -> str:
@@ -159,7 +216,7 @@ def _readable(error: Exception) -> str:
     return " ".join(f"there is no argument {key}. {_nearest(key, known)}" for key in unknown)
 
 
-def _nearest(word: str, known: typing.Sequence[str]) -> str:
+def _nearest(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=3)
     return f"The nearest: {', '.join(near)}." if near else "Nothing there is called anything like it."
 

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],  # or argparse would call it required where FILE is missing
         metavar="KEY=VALUE",
         help="an argument of every stage; NAME.KEY=VALUE is for one, output_dir=DIR is the folder of the run",
     )
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     from .display import PlainDisplay, TerminalDisplay
     from .environment import write_environment
     from .plan import make_plan
-    from .runner import Stopped, launcher, run_steps
+    from .processes import Stopped
+    from .runner import launcher, run_steps
     from .state import RunDirectory
 
     console = Console()
@@ -80,10 +83,12 @@ def run(args: argparse.Namespace) -> int:
         if run_dir.records and not args.dry_run:
             lock = stack.enter_context(run_dir.locked())
         steps = make_plan(stages, run_dir, args.restart)
-        to_run = [step.stage for step in steps if step.action != "skip"]
+        to_run = [replace(step.stage, config=step.launched_config()) for step in steps if step.action != "skip"]
         if to_run:
             with console.status("checking all stages"):
-                check_stages(to_run)
+                notes = check_stages(to_run)
+            for note in notes:
+                print(note, file=sys.stderr)
         if args.dry_run:
             _print_plan(steps, definition.run_dir)
             return 0

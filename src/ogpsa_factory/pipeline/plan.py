@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import yaml
 
+from ..checkpoint import last_whole
 from ..errors import OGPSAError
 from .chain import Stage
-from .state import RunDirectory, last_checkpoint
+from .state import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,14 @@ class Step:
     stage: Stage
     action: Literal["skip", "resume", "run"]
     checkpoint: Path | None = None
+    reason: str = ""  # why a stage that was begun is not resumed
 
     def __str__(self) -> str:
         """Say it in words."""
         return {
             "skip": "skip: finished",
             "resume": f"resume from {self.checkpoint.name if self.checkpoint else None}",
-            "run": "run from the beginning",
+            "run": "run from the beginning" + (f": {self.reason}" if self.reason else ""),
         }[self.action]
 
     def launched_config(self) -> dict[str, Any]:
@@ -82,9 +84,11 @@ def _make_step(stage: Stage, run: RunDirectory, anew: bool) -> Step:
     restart = f"run with `--restart {stage.name}` (it and the stages after it are trained anew)"
     if status == "finished" and not stage.output.is_dir():
         raise OGPSAError(f"Stage {stage.name} is finished, but {stage.output} is gone. To train it again, {restart}.")
-    checkpoint = last_checkpoint(stage.output)
+    checkpoint = last_whole(stage.output)
     if status != "finished" and checkpoint is None:
         return Step(stage, "run")
+    if status != "finished" and checkpoint is not None and not _has_optimizer(checkpoint):
+        return Step(stage, "run", reason=f"{checkpoint.name} holds no optimizer state (save_only_model)")
     differences = run.differences(stage)
     if differences:
         done = "is finished" if status == "finished" else "is half finished"
@@ -93,3 +97,9 @@ def _make_step(stage: Stage, run: RunDirectory, anew: bool) -> Step:
             f"Put them back, {restart}, or choose another output_dir."
         )
     return Step(stage, "skip") if status == "finished" else Step(stage, "resume", checkpoint)
+
+
+def _has_optimizer(checkpoint: Path) -> bool:
+    """Without it, training would go on from the checkpoint's weights with a fresh optimizer, to other weights."""
+    # optimizer.pt; optimizer.bin or a folder optimizer_0 with FSDP; global_step* with DeepSpeed
+    return any(any(checkpoint.glob(pattern)) for pattern in ("optimizer*", "global_step*"))

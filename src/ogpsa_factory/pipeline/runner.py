@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,16 +15,16 @@ from types import FrameType
 from ..errors import OGPSAError
 from .display import LogReader, PlainDisplay
 from .plan import Step
-from .state import RunDirectory, now, stamp, write_text
+from .processes import Stopped, start, stop
+from .state import RunDirectory, now, write_text
 
 
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 30.0  # between asking a stage to stop and stopping it
 _TAIL_LINES = 15
 
-
-class Stopped(BaseException):
-    """The pipeline was told to stop by a signal other than Ctrl-C."""
+# The last line of a traceback; not its indented source lines, and not "Exception ignored in".
+_ERROR = re.compile(r"(?:\[rank\d+\]: )?([\w.]*(?:Error|Exception))(:.*)?$")
+_OTHERS_ERRORS = ("ChildFailedError", "CalledProcessError")  # a process that was started has failed
 
 
 def launcher() -> Path:
@@ -91,74 +91,35 @@ def _run_step(step: Step, run: RunDirectory, lock: int, display: PlainDisplay) -
     begin = log.stat().st_size if log.exists() else 0
     process: subprocess.Popen[bytes] | None = None
     started = time.monotonic()
-    run.record(stage, status="running", config=stage.config, base=stamp(stage.base), started=now())
-    run.record(stage, finished=None, exit_code=None, pid=None)
-    display.start(stage.name, "starting" if step.action == "run" else f"starting, to {step}")
+    run.record_start(stage)
+    display.start(stage.name, f"starting, to {step}" if step.checkpoint or step.reason else "starting")
     reader = LogReader(stage.output / "trainer_log.jsonl")
     try:
         with log.open("ab") as output:
             output.write(f"### {now()} {step}: {' '.join(command(run.path, step))}\n".encode())
             output.flush()
-            process = _start(command(run.path, step), output.fileno(), lock)
+            process = start(command(run.path, step), output.fileno(), lock, run.path)
         run.record(stage, pid=process.pid)
         while process.poll() is None:
             time.sleep(POLL_SECONDS)
             display.show(stage.name, reader.read())
     finally:
         if process is not None:
-            _stop(process)
+            stop(process, run.path)
         code = None if process is None else process.returncode
         run.record(stage, status="finished" if code == 0 else "failed", finished=now(), exit_code=code)
         figures = reader.read()
         took = f"after {time.monotonic() - started:.0f} s" + (f", {figures}" if figures else "")
         display.end(stage.name, f"{'finished' if code == 0 else 'not finished'} {took}")
     if code != 0:
+        lines = _printed(log, begin)
+        reason = _reason(lines)
         raise OGPSAError(
-            f"stage {stage.name} failed (exit code {code}). The same command tries it again. "
-            f"The end of {log}:\n{_tail(log, begin)}"
+            f"stage {stage.name} failed (exit code {code})"
+            + (f": {reason}\n" if reason else ". ")
+            + f"The same command tries it again. The end of {log}:\n"
+            + "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
         )
-
-
-def _start(arguments: list[str], output: int, lock: int) -> subprocess.Popen[bytes]:
-    # LLaMA-Factory calls `torchrun` by its bare name. A session of its own: a signal reaches torchrun and its workers.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PATH": path},
-        pass_fds=(lock,),
-        start_new_session=True,
-    )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a stage that still runs, with all the processes that it has started; a second signal makes it quick."""
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        _wait_for_group(process)
-    except (KeyboardInterrupt, Stopped):
-        pass
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
-
-
-def _wait_for_group(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the whole group: `llamafactory-cli` is gone at once, and its torchrun has workers to stop yet."""
-    deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline:
-        process.poll()  # or it would stay in the group as a zombie
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -178,10 +139,18 @@ def _stopping_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tail(log: Path, begin: int) -> str:
+def _reason(lines: list[str]) -> str:
+    """The line that says why: where torchrun was the launcher, its summary stands behind it."""
+    errors = [match.groups("") for line in lines if (match := _ERROR.match(line))]
+    causes = [(name, text) for name, text in errors if not name.endswith(_OTHERS_ERRORS)]
+    own = [(name, text) for name, text in causes if name.endswith("OGPSAError")]
+    return next((name + text for name, text in [*own, *causes]), "")
+
+
+def _printed(log: Path, begin: int) -> list[str]:
     with log.open("rb") as file:
         file.seek(begin)
         text = file.read().decode(errors="replace")
     # A progress bar rewrites its line: its last state is what a terminal would show.
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    return "\n".join(f"    {line}" for line in [line for line in lines if line.strip()][-_TAIL_LINES:])
+    return [line for line in lines if line.strip()]

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
-from .chain import Stage
+from .chain import Stage, adapters_of
+from .processes import processes_of
+from .stamps import data_stamps, model_stamp
 
 
 STATE_FILE = "pipeline.json"
 LOCK_FILE = ".lock"
 
-# How a run is started, not what it trains: the pipeline decides on them itself.
-_NOT_COMPARED = ("overwrite_output_dir", "resume_from_checkpoint")
+# How a run is started and where it writes, not what it trains: the pipeline decides on them itself.
+_NOT_COMPARED = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 
 
 class RunDirectory:
@@ -59,9 +61,19 @@ class RunDirectory:
             stage: which one; a stage without a record gets one.
             **values: keys and values of the record.
         """
-        fresh = {"status": "pending", "config": None, "base": None, "started": None, "finished": None}
-        self.records.setdefault(stage.name, {**fresh, "exit_code": None, "pid": None}).update(values)
+        keys = ("config", "base", "data", "started", "finished", "exit_code", "pid")
+        self.records.setdefault(stage.name, {"status": "pending", **dict.fromkeys(keys)}).update(values)
         write_text(self.path / STATE_FILE, json.dumps({"stages": self.records}, indent=2, ensure_ascii=False) + "\n")
+
+    def record_start(self, stage: Stage) -> None:
+        """Record that a stage starts, and what it starts from.
+
+        Args:
+            stage: which one.
+        """
+        beginning = {"status": "running", "started": now(), "finished": None, "exit_code": None, "pid": None}
+        inputs = {"base": model_stamp(stage.base), "data": data_stamps(stage.config)}
+        self.record(stage, **beginning, config=stage.config, **inputs)
 
     def status(self, stage: Stage) -> str:
         """A stage's status: pending, running, finished or failed."""
@@ -79,19 +91,24 @@ class RunDirectory:
             stage: a stage that has a record.
 
         Returns:
-            One phrase per argument that is not as it was, and one if the files of its base model are not.
+            One phrase per argument that is not as it was; if there is none, one per model and data set whose files
+            are not.
         """
         record = self.records[stage.name]
         before, now = record["config"], json.loads(json.dumps(stage.config))
-        keys = [key for key in {**before, **now} if key not in _NOT_COMPARED]
+        compared_before, compared_now = _without_place(before), _without_place(now)
         found = [
             f"{key} was {_shown(before, key)} and is {_shown(now, key)}"
-            for key in keys
-            if (key in before, before.get(key)) != (key in now, now.get(key))
+            for key in {**compared_before, **compared_now}
+            if (key in before, compared_before.get(key)) != (key in now, compared_now.get(key))
         ]
-        if not found and record["base"] != stamp(stage.base):
+        if found:
+            return found
+        if record["base"] != model_stamp(stage.base):
             found.append(f"the files of the model {stage.config.get('model_name_or_path')} are not the same")
-        return found
+        data = record.get("data") or {}  # absent in the records of earlier versions
+        files = data_stamps(stage.config)
+        return found + [f"the files of data set {name} are not the same" for name in data if data[name] != files[name]]
 
     def remove_output(self, stage: Stage) -> None:
         """Remove a stage's output folder, which must be this pipeline's own.
@@ -114,7 +131,7 @@ class RunDirectory:
 
         Yields:
             A file descriptor. Whoever inherits it holds the lock too, so training that has outlived its pipeline keeps
-            others out.
+            others out, on systems without /proc as well.
 
         Raises:
             OGPSAError: another pipeline, or training that it had started, still runs.
@@ -132,41 +149,18 @@ class RunDirectory:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            running = [f"stage {n}, process {r['pid']}" for n, r in self.records.items() if r["status"] == "running"]
-            what = f" ({running[0]})" if running else ""
+            stages = [f"stage {n}, process {r['pid']}" for n, r in self.records.items() if r["status"] == "running"]
+            what = f" ({stages[0]})" if stages else ""
             raise OGPSAError(
                 f"{self.path} is in use: a pipeline, or training that one had started, still runs{what}. "
-                "Wait until it ends, or stop it."
+                f"Wait until it ends, or stop it{_kill(processes_of(self.path))}."
             ) from None
-
-
-def stamp(folder: Path | None) -> dict[str, list[int]] | None:
-    """Sizes and times of a model's files, by which a model that was built anew is noticed.
-
-    Args:
-        folder: the model's folder, or None for a model that is not a folder.
-
-    Returns:
-        ``{file name: [size in bytes, time of change in ns]}``, or None.
-    """
-    if folder is None:
-        return None
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("config.json")]
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find a stage's last checkpoint that is whole.
-
-    Args:
-        folder: the stage's output folder.
-
-    Returns:
-        The checkpoint with the most steps among those with a readable ``trainer_state.json``, which the Trainer
-        writes last; None if there is none.
-    """
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return max(filter(_is_whole, numbered), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        running = processes_of(self.path)
+        if running:
+            raise OGPSAError(
+                f"{self.path} is in use: processes of training that a pipeline had started still run. "
+                f"Wait until they end, or stop them{_kill(running)}."
+            )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -187,13 +181,28 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _kill(processes: list[int]) -> str:
+    return f" with `kill {' '.join(map(str, processes))}`" if processes else ""
 
 
 def _shown(config: dict[str, Any], key: str) -> str:
     return repr(config[key]) if key in config else "not set"
+
+
+def _without_place(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments to compare, with what other stages have trained named by its place in the run directory.
+
+    A run directory that was moved, or is named by another path, is the same run.
+    """
+    run_dir = Path(config["output_dir"]).parent
+
+    def place(path: str) -> str:
+        inside = Path(path).is_relative_to(run_dir)
+        return str("run directory" / Path(path).relative_to(run_dir)) if inside else path
+
+    compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    if isinstance(compared.get("model_name_or_path"), str):
+        compared["model_name_or_path"] = place(compared["model_name_or_path"])
+    if compared.get("adapter_name_or_path"):
+        compared["adapter_name_or_path"] = [place(path) for path in adapters_of(config)]
+    return compared
