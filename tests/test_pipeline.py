@@ -381,9 +381,8 @@ def test_changed_data_is_noticed(project, capsys):
     data = {"dataset_dir": str(project.root), "dataset": "safety,online", "ogpsa_reference_dataset": ["more"]}
     project.content["stages"][1]["config"].update(data)
     assert project.run() == project.run() == 0
-    assert {name: list(files or []) for name, files in project.record("dpo")["data"].items()} == {
-        **{"safety": ["safety.json"], "online": [], "more": ["a.json"]}
-    }
+    recorded = {name: list(files or []) for name, files in project.record("dpo")["data"].items()}
+    assert recorded == {"safety": ["safety.json"], "online": [], "more": ["a.json"]}
     project.write("more/b.json", "[]")
     assert project.run() == 1
     assert "with other arguments: the files of data set more are not the same." in capsys.readouterr().err
