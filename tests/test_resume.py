@@ -114,7 +114,7 @@ def test_save_only_model_stores_no_subspace_and_resuming_says_what_is_missing(to
     run(toy.ogpsa("out", max_steps=3, save_only_model=True, **PERIODS))
     assert (toy.root / "out" / "checkpoint-3" / "model.safetensors").exists()
     assert not (toy.root / "out" / "checkpoint-3" / "ogpsa_subspace").exists()
-    run(toy.ogpsa("out", max_steps=4, save_only_model=True, **PERIODS))
+    run(toy.ogpsa("out", max_steps=4, **PERIODS))
     assert "checkpoint-3 holds no optimizer state (save_only_model)" in messages()
 
 

@@ -93,3 +93,13 @@ def is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def holds_optimizer(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds the optimizer's state, without which a resumed run goes on to other weights.
+
+    Args:
+        checkpoint: its folder.
+    """
+    # optimizer.pt; optimizer.bin or a folder optimizer_0 with FSDP; global_step* with DeepSpeed
+    return any(any(checkpoint.glob(pattern)) for pattern in ("optimizer*", "global_step*"))

@@ -21,7 +21,7 @@ STAGES = {
 
 REQUIRED = {
     PARSER: ["_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS", "FinetuningArguments"],
-    TUNER: [*(f"run_{stage}" for stage in STAGES), "read_args"],
+    TUNER: [*(f"run_{stage}" for stage in STAGES), "run_rm", "run_ppo", "read_args"],
     **{f"llamafactory.train.{stage}.trainer": [trainer] for stage, trainer in STAGES.items()},
     "llamafactory.data": ["get_template_and_fix_tokenizer"],
     "llamafactory.data.collator": ["MultiModalDataCollatorForSeq2Seq", "SFTDataCollatorWith4DAttentionMask"],

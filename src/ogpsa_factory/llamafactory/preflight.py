@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..checkpoint import is_whole, last_whole
+from ..checkpoint import holds_optimizer, is_whole, last_whole
 from ..engines import SUPPORT
 from ..errors import OGPSAError
 from .compat import llamafactory_version
@@ -135,7 +135,7 @@ def skip_broken_checkpoint(training_args: Any) -> None:
     if not isinstance(chosen, str) or Path(chosen).resolve().parent != Path(training_args.output_dir).resolve():
         return
     if is_whole(Path(chosen)):
-        if training_args.save_only_model:
+        if not holds_optimizer(Path(chosen)):
             logger.warning(
                 "%s holds no optimizer state (save_only_model): the resumed run is not the unbroken one.",
                 chosen,

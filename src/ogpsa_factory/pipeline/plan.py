@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ..checkpoint import last_whole
+from ..checkpoint import holds_optimizer, last_whole
 from ..errors import OGPSAError
 from .chain import Stage
 from .state import RunDirectory
@@ -87,7 +87,7 @@ def _make_step(stage: Stage, run: RunDirectory, anew: bool) -> Step:
     checkpoint = last_whole(stage.output)
     if status != "finished" and checkpoint is None:
         return Step(stage, "run")
-    if status != "finished" and checkpoint is not None and not _has_optimizer(checkpoint):
+    if status != "finished" and checkpoint is not None and not holds_optimizer(checkpoint):
         return Step(stage, "run", reason=f"{checkpoint.name} holds no optimizer state (save_only_model)")
     differences = run.differences(stage)
     if differences:
@@ -97,9 +97,3 @@ def _make_step(stage: Stage, run: RunDirectory, anew: bool) -> Step:
             f"Put them back, {restart}, or choose another output_dir."
         )
     return Step(stage, "skip") if status == "finished" else Step(stage, "resume", checkpoint)
-
-
-def _has_optimizer(checkpoint: Path) -> bool:
-    """Without it, training would go on from the checkpoint's weights with a fresh optimizer, to other weights."""
-    # optimizer.pt; optimizer.bin or a folder optimizer_0 with FSDP; global_step* with DeepSpeed
-    return any(any(checkpoint.glob(pattern)) for pattern in ("optimizer*", "global_step*"))
