@@ -134,18 +134,23 @@ def save_toy_model(folder: Path, **changes: Any) -> None:
     Qwen2ForCausalLM(Qwen2Config(**{**settings, **changes})).save_pretrained(folder)
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Toy:
-    toy = Toy(tmp_path)
-    toy.data.mkdir()
-    save_toy_model(tmp_path / "model")
+def make_toy(root: Path) -> Toy:
+    toy = Toy(root)
+    toy.data.mkdir(parents=True)
+    save_toy_model(root / "model")
     toy.write("safety", make_rows(40, seed=1))
     toy.write("ref_a", make_rows(7, seed=2, words=WORDS[:20]))
     toy.write("ref_b", make_rows(5, seed=3, words=WORDS[20:]))
+    toy.write("ref_single", make_rows(1, seed=8))
     toy.write("pairs", make_pairs(40, seed=4), **PAIRS)
     toy.write("pairs_a", make_pairs(7, seed=5, words=WORDS[:20]), **PAIRS)
     toy.write("pairs_b", make_pairs(5, seed=6, words=WORDS[20:]), **PAIRS)
     return toy
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return make_toy(tmp_path)
 
 
 @pytest.fixture
@@ -214,11 +219,22 @@ def logged(toy: Toy, key: str, output: str = "out") -> list[float]:
     return [entry[key] for entry in report(toy, output)["history"] if key in entry]
 
 
-def torchrun(toy: Toy, configs: list[dict[str, Any]], ranks: int = 2) -> None:
+def rank_environment() -> dict[str, str]:
+    """One thread per rank. The environment's own tools come first: DeepSpeed builds with one version of ninja."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
+
+
+def torchrun(
+    toy: Toy,
+    configs: list[dict[str, Any]],
+    ranks: int = 2,
+    timeout: float = 300,
+    worker: str = "ddp_worker.py",
+) -> None:
     """Run configurations in one set of processes, one after the other: starting LLaMA-Factory takes longest."""
     path = toy.root / "runs.json"
-    path.write_text(json.dumps([{**config, "ddp_backend": "gloo"} for config in configs]))
-    worker = Path(__file__).with_name("ddp_worker.py")
+    path.write_text(json.dumps([{"ddp_backend": "gloo", **config} for config in configs]))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, str(worker), str(path)], check=True, timeout=300, env=environment)
+    command = [*launcher, str(Path(__file__).with_name(worker)), str(path)]
+    subprocess.run(command, check=True, timeout=timeout, env=rank_environment())

@@ -90,6 +90,20 @@ def project(gradient: Tensor, references: list[Tensor]) -> Tensor:
     return result.to(gradient.dtype)
 
 
+def blocks(model: nn.Module, granularity: str) -> list[list[int]]:
+    """Numbers of the parameters that are projected together."""
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    if granularity == "parameter":
+        return [[i] for i in range(len(names))]
+    if granularity == "global":
+        return [list(range(len(names)))]
+    layers: dict[str, list[int]] = {}
+    for i, name in enumerate(names):  # model.layers.0.mlp.up_proj.weight; model.embed_tokens.weight
+        words = name.split(".")
+        layers.setdefault(words[2] if words[1] == "layers" else name, []).append(i)
+    return list(layers.values())
+
+
 def base_model(root: Path) -> nn.Module:
     return Qwen2ForCausalLM.from_pretrained(root / "model", attn_implementation="eager").float().train()
 
@@ -132,14 +146,12 @@ def train(
         unseen = [not any(each[i].any() for each in collected) for i in range(len(parameters))]
         if any(g.any() for g, blank in zip(gradients, unseen, strict=True) if blank):
             collected = collect()  # what could not be seen before moves now (LoRA's A, after B = 0)
-        if granularity == "parameter":
-            for parameter, gradient, *own in zip(parameters, gradients, *collected, strict=True):
-                parameter.grad = project(gradient.flatten(), [g.flatten() for g in own]).view_as(gradient)
-        else:
-            whole = torch.cat([g.flatten() for g in gradients])
-            result = project(whole, [torch.cat([g.flatten() for g in reference]) for reference in collected])
-            for parameter, piece in zip(parameters, result.split([p.numel() for p in parameters]), strict=True):
-                parameter.grad = piece.view_as(parameter).clone()
+        for block in blocks(model, granularity):
+            whole = torch.cat([gradients[i].flatten() for i in block])
+            result = project(whole, [torch.cat([reference[i].flatten() for i in block]) for reference in collected])
+            pieces = result.split([parameters[i].numel() for i in block])
+            for i, piece in zip(block, pieces, strict=True):
+                parameters[i].grad = piece.view_as(parameters[i]).clone()
         torch.nn.utils.clip_grad_norm_(parameters, clip)
         step_taker.step()
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}

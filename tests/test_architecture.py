@@ -15,6 +15,7 @@ MUST_NOT_KNOW = {
     "_startup.py": {"*third-party"},
     "grouping.py": {"*third-party"},
     "linalg.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
+    "storage.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "conflict.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "modes.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "subspace.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
@@ -24,7 +25,8 @@ MUST_NOT_KNOW = {
     "metrics.py": ENGINES_AND_FRAMEWORKS | {".engines", ".controller", ".llamafactory"},
     "report.py": ENGINES_AND_FRAMEWORKS | {".engines", ".controller", ".llamafactory", ".subspace"},
     "controller.py": ENGINES_AND_FRAMEWORKS | {".llamafactory", ".engines.native"},
-    "engines": {"llamafactory", ".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
+    "engines": {"llamafactory", "accelerate", "transformers"}
+    | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
     "llamafactory": {".subspace", ".modes", ".conflict", ".linalg"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},

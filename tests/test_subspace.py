@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ogpsa_factory import CapabilitySubspace, group_parameters, linalg
+from ogpsa_factory import CapabilitySubspace, group_parameters, linalg, storage
 
 
 SHAPES = [(5, 7), (11,), (3, 4, 2), (1,), (40, 3)]
@@ -289,7 +289,8 @@ def test_long_vectors_are_worked_on_piece_by_piece(granularity, monkeypatch):
     """Real tensors are longer than a piece; here every tensor is."""
     references, gradient = [random_gradients(i) for i in (1, 2, 3)], random_gradients(4)
     whole = projected(make(references, granularity), gradient)
-    monkeypatch.setattr(linalg, "PIECE", 4)
+    for module in (linalg, storage):
+        monkeypatch.setattr(module, "PIECE", 4)
     subspace = make(references, granularity)
     pieces = clone(gradient)
     report = subspace.project_(pieces, measure=True)
@@ -437,10 +438,11 @@ def test_state_dict_restores_bit_for_bit():
     subspace = make([random_gradients(1), random_gradients(2)], "layer")
     fresh = CapabilitySubspace(group_parameters(NAMES, "layer"))
     gradient = random_gradients(3)
-    fresh.load_state_dict(subspace.state_dict(), gradient)
+    sizes, devices = [g.numel() for g in gradient], [g.device for g in gradient]
+    fresh.load_state_dict(subspace.state_dict(), sizes, devices)
     assert torch.equal(flat(projected(fresh, gradient)), flat(projected(subspace, gradient)))
     with pytest.raises(ValueError, match="Stored basis 0"):
-        fresh.load_state_dict(subspace.state_dict(), [torch.zeros(2), *gradient[1:]])
+        fresh.load_state_dict(subspace.state_dict(), [2, *sizes[1:]], devices)
 
 
 def test_groups():

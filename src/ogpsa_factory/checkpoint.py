@@ -28,7 +28,7 @@ def fingerprint(**facts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def save(folder: Path, shard: str, state: dict[str, Tensor], stamp: str) -> None:
+def save(folder: Path, shard: str, state: dict[str, Tensor], stamp: str, origin: str) -> None:
     """Write one shard.
 
     Args:
@@ -36,37 +36,58 @@ def save(folder: Path, shard: str, state: dict[str, Tensor], stamp: str) -> None
         shard: name of the shard, the same at loading.
         state: tensors of the subspace.
         stamp: the run's :func:`fingerprint`.
+        origin: what wrote it, for people: engine and number of ranks.
     """
     from safetensors.torch import save_file
 
     target = folder / FOLDER / f"{shard}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, {"fingerprint": stamp})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()},
+        partial,
+        {"fingerprint": stamp, "origin": origin},
+    )
     os.replace(partial, target)
 
 
-def load(folder: Path, shard: str, stamp: str) -> tuple[dict[str, Tensor] | None, str]:
+def load(folder: Path, shard: str, stamp: str, origin: str) -> tuple[dict[str, Tensor] | None, str]:
     """Read one shard.
 
     Args:
         folder: the checkpoint's folder.
         shard: name of the shard.
         stamp: the :func:`fingerprint` it must carry.
+        origin: what reads it, for people: engine and number of ranks.
 
     Returns:
         The tensors, in host memory, or None with the reason why there are none.
     """
     source = folder / FOLDER / f"{shard}.safetensors"
     if not source.is_file():
+        others = sorted(source.parent.glob("*.safetensors"))
+        writer = _metadata(others[0]).get("origin", "another layout") if others else None
+        if writer not in (None, origin):
+            return None, f"{source.parent} was written by {writer}, and this run is {origin}"
         return None, f"{folder} holds no {FOLDER}/{source.name}"
     try:
         with safe_open(source, framework="pt") as stored:
-            if (stored.metadata() or {}).get("fingerprint") != stamp:
+            known = stored.metadata() or {}
+            if known.get("fingerprint") != stamp and known.get("origin", origin) != origin:
+                return None, f"{source} was written by {known['origin']}, and this run is {origin}"
+            if known.get("fingerprint") != stamp:
                 return None, f"{source} was made with other parameters, reference sets or OGPSA settings"
             return {name: stored.get_tensor(name) for name in stored.keys()}, ""
     except (SafetensorError, OSError) as error:
         return None, f"{source} cannot be read ({error})"
+
+
+def _metadata(source: Path) -> dict[str, str]:
+    try:
+        with safe_open(source, framework="pt") as stored:
+            return stored.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def last_whole(folder: Path) -> Path | None:

@@ -62,14 +62,14 @@ class Controller:
         self.batch_size = batch_size
         self.log = log
         self.progress = progress
-        narrow = torch.bfloat16 if engine.narrow_gradients else None  # float16 has too small a range
+        narrow = engine.gradient_dtype.itemsize < 4
         self.subspace = CapabilitySubspace(
             group_parameters(engine.names, arguments.ogpsa_granularity),
             mode=arguments.ogpsa_mode,
             aligned_scale=arguments.ogpsa_aligned_scale,
             tolerance=arguments.ogpsa_tolerance,
             energy=arguments.ogpsa_energy,
-            dtype=arguments.subspace_dtype or narrow,
+            dtype=arguments.subspace_dtype or (torch.bfloat16 if narrow else None),  # float16 has too small a range
             offload=arguments.ogpsa_offload,
             reduce=engine.reduce,
         )
@@ -77,7 +77,6 @@ class Controller:
         self._lost = False  # whether a checkpoint's subspace could not be restored
         self._refreshed_at = -1
         self._blank: list[int] = []  # tensors that no reference gradient has reached, but a later one may: see _cover
-        self._any_blank = False  # whether there is one on any rank
 
     def on_step_begin(self, step: int) -> None:
         """Refresh the subspace if it is due.
@@ -93,9 +92,10 @@ class Controller:
     def refresh(self, step: int) -> None:
         """Compute the reference gradients at the current parameters and span the subspace by them."""
         started = time.perf_counter()
-        losses: list[float] = []
-        with isolated_randomness(self.arguments.ogpsa_seed + step), self.engine.set_aside():
-            accepted = self.subspace.refresh(self._reference_gradients(losses), len(self.chunks))
+        with self.engine.set_aside():
+            accepted, losses = self._collect(step)
+            while not accepted and self.engine.lower_scale():
+                accepted, losses = self._collect(step)
         if not accepted:
             broken = [r.name for (r, _), loss in zip(self.chunks, losses, strict=False) if not math.isfinite(loss)]
             logger.warning(
@@ -105,7 +105,7 @@ class Controller:
                 "the previous subspace is kept" if self.subspace.directions else "there is no subspace yet",
             )
         self._refreshed_at = step
-        self._watch(self.subspace.blank_tensors())
+        self._blank = self._unreached()
         self.log(
             {
                 **self.window.reference_losses(losses),
@@ -114,8 +114,16 @@ class Controller:
                 "ogpsa/refresh_seconds": time.perf_counter() - started,
                 "ogpsa/rank": self.mean_rank(),
                 "ogpsa/explained": self.subspace.explained,
+                "ogpsa/subspace_mb": self.subspace.nbytes / 1e6,
             }
         )
+
+    def _collect(self, step: int) -> tuple[bool, list[float]]:
+        """Span the subspace by new reference gradients; returns whether they are finite, and their losses."""
+        losses: list[float] = []
+        with isolated_randomness(self.arguments.ogpsa_seed + step):
+            accepted = self.subspace.refresh(self._reference_gradients(losses), len(self.chunks))
+        return accepted, losses
 
     def _reference_gradients(self, losses: list[float]) -> Iterator[Gradients]:
         rows = sum(len(r.chunks[chunk]) for r, chunk in self.chunks)
@@ -126,6 +134,7 @@ class Controller:
                 )
                 losses.append(loss)
                 yield gradients
+                gradients.clear()  # the consumer holds the list too, and a second gradient is too much memory
                 self.engine.discard()
 
     def before_clipping(self, step: int, measure: bool = False) -> None:
@@ -151,19 +160,28 @@ class Controller:
         LoRA starts with B = 0, which makes every gradient of A zero: without this, A would go unprotected from the
         moment when B moves (when, depends on the warm-up) until the next refresh.
         """
-        if not self._any_blank:
+        if not self._blank:
             return
         gradients = self.engine.local_gradients()
-        moving = [i for i in self._blank if (g := gradients[i]) is not None and g.any()]
+        moving = self._of_all_ranks([i for i in self._blank if (g := gradients[i]) is not None and g.any()])
         if step == self._refreshed_at:  # at these very parameters the references do not reach them: leave them alone
-            self._watch([i for i in self._blank if i not in moving])
-        elif self._on_any_rank(bool(moving)):
+            self._blank = [i for i in self._blank if i not in moving]
+        elif moving:
             self.refresh(step)
-            self._watch([])
+            self._blank = []
 
-    def _watch(self, blank: list[int]) -> None:
-        self._blank = blank
-        self._any_blank = self._on_any_rank(bool(blank))
+    def _unreached(self) -> list[int]:
+        """Tensors on which every direction is zero on every rank; none without a subspace."""
+        blank = set(self.subspace.blank_tensors())
+        count = len(self.engine.names) if self.subspace.directions else 0
+        reached = self._of_all_ranks([i for i in range(count) if i not in blank])
+        return [i for i in range(count) if i not in reached]
+
+    def _of_all_ranks(self, tensors: list[int]) -> set[int]:
+        """Union of the numbers of tensors that ranks give, each for its own shards."""
+        flags = torch.zeros(len(self.engine.names))
+        flags[tensors] = 1
+        return set(self.engine.reduce(flags).nonzero().flatten().tolist())
 
     def _on_any_rank(self, here: bool) -> bool:
         return bool(self.engine.sum_over_ranks(torch.tensor(float(here), device=self.engine.device)) > 0)
@@ -181,8 +199,9 @@ class Controller:
         """Hash of everything that a stored subspace must agree on with this run."""
         return checkpoint.fingerprint(
             names=self.engine.names,
-            shapes=[list(shape) for shape in self.engine.shapes],
-            shards=1 if self.engine.replicated else self.engine.world_size,
+            sizes=self.engine.sizes,
+            engine="replicated" if self.engine.replicated else self.engine.label,
+            shards=self.engine.shards,
             references=[(r.name, r.fingerprint, [len(c) for c in r.chunks]) for r in self.references],
             granularity=self.arguments.ogpsa_granularity,
             tolerance=self.arguments.ogpsa_tolerance,
@@ -200,16 +219,16 @@ class Controller:
         """
         if self.chunks and (writes_shared or not self.engine.replicated):
             state = {**self.subspace.state_dict(), "blank": torch.tensor(self._blank, dtype=torch.int64)}
-            checkpoint.save(folder, self._shard(), state, self.fingerprint())
+            checkpoint.save(folder, self._shard(), state, self.fingerprint(), self._origin())
 
     def resume(self, folder: Path) -> None:
         """Restore the subspace of a checkpoint; where it is missing or does not fit, it is computed anew."""
-        state, reason = checkpoint.load(folder, self._shard(), self.fingerprint())
+        state, reason = checkpoint.load(folder, self._shard(), self.fingerprint(), self._origin())
         # Ranks must agree: one that computes alone would wait for the others for ever.
         missing = self._on_any_rank(state is None)
         if state is not None and not missing:
-            self.subspace.load_state_dict(state, self.engine.parameters())
-            self._watch(state["blank"].tolist())
+            self.subspace.load_state_dict(state, self.engine.sizes, self.engine.devices)
+            self._blank = state["blank"].tolist()
         elif self.chunks:
             self._lost = True
             why = reason or "another rank has none"
@@ -217,3 +236,7 @@ class Controller:
 
     def _shard(self) -> str:
         return "shared" if self.engine.replicated else f"rank-{self.engine.rank:05d}-of-{self.engine.world_size:05d}"
+
+    def _origin(self) -> str:
+        ranks = self.engine.world_size
+        return f"{self.engine.label} on {ranks} rank{'s' if ranks > 1 else ''}"

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import _startup
+from . import _startup, doctor_plan
 
 
 DISTRIBUTION = "ogpsa_factory"
@@ -61,7 +61,8 @@ def register(subparsers: Any) -> None:
     """
     parser = subparsers.add_parser("doctor", help="say what is installed, what is hooked in, and what is wrong")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.set_defaults(handler=run)
+    doctor_plan.add_options(parser)
+    parser.set_defaults(handler=lambda args: doctor_plan.run(args) if doctor_plan.asked(args) else run(args))
 
 
 def run(args: argparse.Namespace) -> int:

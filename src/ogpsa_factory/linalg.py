@@ -4,11 +4,12 @@ No temporary is larger than k rows of a piece, and sums over pieces are kept in 
 nothing but their own precision.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-
-PIECE = 1 << 20  # elements; short enough for float32 sums within a piece to be accurate
+from .storage import PIECE
 
 
 def add_gram(gram: Tensor, rows: Tensor) -> None:
@@ -34,13 +35,14 @@ def mix_rows(rows: Tensor, mix: Tensor) -> None:
         piece.copy_(mix @ piece.double())
 
 
-def add_inner_products(sums: Tensor, squared: Tensor, rows: Tensor | None, vector: Tensor) -> None:
+def add_inner_products(sums: Tensor, squared: Tensor, rows: Iterator[Tensor] | None, vector: Tensor) -> None:
     """Add ``rows @ vector`` to ``sums`` and the squared norm of ``vector`` to ``squared``.
 
     Args:
         sums: of shape ``[k]``, float64; changed in place.
         squared: scalar, float64; changed in place.
-        rows: of shape ``[k, n]`` in any dtype and place, or None for no rows.
+        rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`, or None for no
+            rows.
         vector: ``n`` numbers in any shape and dtype.
     """
     flat = vector.reshape(-1)
@@ -48,22 +50,22 @@ def add_inner_products(sums: Tensor, squared: Tensor, rows: Tensor | None, vecto
         part = flat[start : start + PIECE].float()
         squared += part.dot(part)
         if rows is not None:
-            sums += rows[:, start : start + PIECE].to(part.device, torch.float32).mv(part)
+            sums += next(rows).float().mv(part)
 
 
-def subtract_rows(vector: Tensor, rows: Tensor, coefficients: Tensor) -> None:
+def subtract_rows(vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor) -> None:
     """``vector -= rows^T coefficients`` in place.
 
     Args:
         vector: ``n`` numbers in any shape and dtype.
-        rows: of shape ``[k, n]`` in any dtype and place.
+        rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
         coefficients: of shape ``[k]``.
     """
     flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
-    weights = coefficients.float()
+    weights = coefficients.to(vector.device, torch.float32)
     for start in range(0, flat.numel(), PIECE):
         part = flat[start : start + PIECE]
-        piece = rows[:, start : start + PIECE].to(part.device, torch.float32)
+        piece = next(rows).float()
         if part.dtype == torch.float32:
             part.addmv_(piece.T, weights, alpha=-1)
         else:

@@ -167,7 +167,7 @@ def collect_gradient(
         progress: called with the number of rows done after each batch.
 
     Returns:
-        The local gradients (float32 where the engine's own are narrower) and the chunk's mean loss over
+        The local gradients (summed in float32 where the engine's buffers cannot) and the chunk's mean loss over
         all ranks.
     """
     batches = plan_batches(reference, chunk, batch_size, engine.rank, engine.world_size)
@@ -184,7 +184,7 @@ def collect_gradient(
             engine.backward(loss * weight)
         if batch:
             loss_sum += loss.detach().double() * weight
-        if engine.narrow_gradients:
+        if not engine.accumulates:
             wide = _add(wide, engine.local_gradients())
             engine.discard()
         progress(len(batch))

@@ -9,7 +9,7 @@ Only sums over elements are ever shared between ranks: with sharded gradients pa
 argument over the ranks that hold the other shards. The traffic is ``groups * (k + 1)`` float64 numbers per step.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import get_args
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .linalg import add_gram, add_inner_products, mix_rows, orthonormalise, subtract_rows
 from .modes import Mode, Projection, plan
+from .storage import allocate, copy_row, row_pieces
 
 
 Gradients = Sequence[Tensor | None]
@@ -102,7 +103,8 @@ class CapabilitySubspace:
 
         Args:
             references: k lists of tensors, one tensor (or None for "no gradient") per parameter, always in the same
-                order. Each list is copied before the next one is asked for, so a generator may reuse its buffers.
+                order. Each is copied before the next is asked for, so a generator may reuse its buffers, or clear its
+                list.
             count: k, needed if ``references`` has no length.
 
         Returns:
@@ -117,19 +119,12 @@ class CapabilitySubspace:
         stacked: list[Tensor | None] = []
         device = torch.device("cpu")
         for row, gradients in enumerate(references):
-            if row == 0:
-                stacked = [None] * len(gradients)
+            stacked = stacked or [None] * len(gradients)
             if len(gradients) != len(stacked) or (self.groups is not None and len(gradients) != len(self.groups)):
                 raise ValueError(
                     f"Reference gradient {row} has {len(gradients)} tensors, {len(self.groups or stacked)} are due."
                 )
-            for i, gradient in enumerate(gradients):
-                if gradient is not None:
-                    device = gradient.device
-                    stack = stacked[i]
-                    if stack is None:
-                        stack = stacked[i] = self._allocate(count, gradient)
-                    stack[row].copy_(gradient.detach().reshape(-1))
+            device = copy_row(stacked, row, count, gradients, self.dtype, self.offload) or device
         if count and not stacked:
             raise ValueError(f"{count} reference gradients were announced and none was given.")
 
@@ -181,11 +176,12 @@ class CapabilitySubspace:
             lost = 1 - keep
             removed = removed + lost.square() * squared + 2 * lost * (inner * remove).sum(dim=1).nan_to_num()
         if change:
+            rows = self._rows(gradients)
             for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
                 if gradient is not None and keep is not None:
-                    gradient.mul_(keep[group])
+                    gradient.mul_(keep[group].to(gradient.device))
                 if gradient is not None and basis is not None:
-                    subtract_rows(gradient, basis, remove[group])
+                    subtract_rows(gradient, rows, remove[group])
         after = None
         if measure:
             inner_after, squared_after = self._inner_products(gradients)
@@ -202,27 +198,35 @@ class CapabilitySubspace:
         tensors = enumerate(self.basis) if self.directions else ()
         return [i for i, basis in tensors if basis is None or not basis.any()]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the basis takes on this rank."""
+        return sum(basis.nbytes for basis in self.basis if basis is not None)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything :meth:`load_state_dict` needs: ``basis.<i>``, ``coordinates``, ``norms`` and ``gram``."""
         state = {f"basis.{i}": basis for i, basis in enumerate(self.basis) if basis is not None}
         return {**state, "coordinates": self.coordinates, "norms": self.norms, "gram": self.gram}
 
-    def load_state_dict(self, state: dict[str, Tensor], like: Sequence[Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor], sizes: Sequence[int], devices: Sequence[torch.device]) -> None:
         """Restore a subspace.
 
         Args:
             state: from :meth:`state_dict`.
-            like: the parameters (or local shards), whose devices the basis goes to.
+            sizes: how many elements of each gradient this rank holds.
+            devices: where each gradient is.
 
         Raises:
-            ValueError: if the stored basis does not have the parameters' sizes.
+            ValueError: if the stored basis does not have these sizes.
         """
         basis: list[Tensor | None] = []
-        for i, tensor in enumerate(like):
+        for i, (size, device) in enumerate(zip(sizes, devices, strict=True)):
             stored = state.get(f"basis.{i}")
-            if stored is not None and stored.shape[1] != tensor.numel():
-                raise ValueError(f"Stored basis {i} has {stored.shape[1]} elements, the parameter {tensor.numel()}.")
-            basis.append(None if stored is None else stored.to(self._device(tensor)))
+            if stored is not None and stored.shape[1] != size:
+                raise ValueError(f"Stored basis {i} has {stored.shape[1]} elements, the gradient {size}.")
+            if stored is not None:
+                stored = allocate(stored.shape, stored.dtype, device, self.offload).copy_(stored)
+            basis.append(stored)
         self.basis = basis
         self._set_coordinates(state["coordinates"], state["norms"], state["gram"])
         self.groups = self.groups if self.groups is not None else list(range(len(basis)))
@@ -233,14 +237,6 @@ class CapabilitySubspace:
         self.gram = gram
         self._scaled = coordinates * norms[:, None, :]  # moves to the gradients' device at first use, and stays
 
-    def _device(self, tensor: Tensor) -> torch.device:
-        return torch.device("cpu") if self.offload else tensor.device
-
-    def _allocate(self, count: int, gradient: Tensor) -> Tensor:
-        pinned = self.offload and gradient.is_cuda
-        dtype = self.dtype or gradient.dtype
-        return torch.zeros(count, gradient.numel(), dtype=dtype, device=self._device(gradient), pin_memory=pinned)
-
     def _inner_products(self, gradients: Gradients) -> tuple[Tensor, Tensor]:
         """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``."""
         if len(gradients) != len(self.basis):
@@ -248,11 +244,17 @@ class CapabilitySubspace:
         groups, k = self.norms.shape
         device = next((g.device for g in gradients if g is not None), torch.device("cpu"))
         sums = torch.zeros(groups, k + 1, dtype=torch.float64, device=device)
+        rows = self._rows(gradients)
         for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
             if gradient is not None:
-                add_inner_products(sums[group, :k], sums[group, k], basis, gradient)
+                add_inner_products(sums[group, :k], sums[group, k], None if basis is None else rows, gradient)
         sums = self.reduce(sums)
         return sums[:, :k], sums[:, k]
+
+    def _rows(self, gradients: Gradients) -> Iterator[Tensor]:
+        """Pieces of the basis, in order, of the tensors that have both a basis and a gradient."""
+        used = [(b, g.device) for b, g in zip(self.basis, gradients, strict=True) if b is not None and g is not None]
+        return row_pieces([basis for basis, _ in used], used[0][1] if used else torch.device("cpu"))
 
     def _reference_inner(self, inner: Tensor) -> Tensor:
         self._scaled = self._scaled.to(inner.device)

@@ -1,15 +1,25 @@
-"""Engines: where each training engine keeps its gradients (see :mod:`ogpsa_factory.engines.base` for the contract)."""
+"""Engines: where each training engine keeps its gradients (see :mod:`ogpsa_factory.engines.base` for the contract).
+
+What is here is light: DeepSpeed and FSDP are imported where one of them runs, by :mod:`ogpsa_factory.engines.select`.
+"""
 
 from .base import Engine
 from .native import NativeEngine
 
 
-# What `ogpsa doctor` prints and what the refusals say, in one place.
+# What `ogpsa doctor` prints: engine -> how it was tested. The README's table has the details.
 SUPPORT = {
-    "one process": "supported",
-    "DDP": "supported",
-    "DeepSpeed ZeRO": "not yet in this version",
-    "FSDP": "not yet in this version",
+    "one process": "tested on CPU",
+    "DDP": "tested on CPU",
+    "DeepSpeed ZeRO-0, 1, 2, 3": "tested on CPU",
+    "DeepSpeed with optimizer or parameter offload": "tested on CPU",
+    "DeepSpeed with NVMe offload": "not tested",
+    "DeepSpeed BF16_Optimizer": "tested on CPU",
+    "FSDP1, FSDP2": "tested on CPU",
+    "fp16 with loss scaling": "not tested",
 }
 
-__all__ = ["SUPPORT", "Engine", "NativeEngine"]
+# DeepSpeed's optimizers that step with something else than the averaged gradient.
+UNSUITABLE_OPTIMIZERS = ("onebitadam", "zerooneadam", "onebitlamb", "muon", "muonwithauxadam")
+
+__all__ = ["SUPPORT", "UNSUITABLE_OPTIMIZERS", "Engine", "NativeEngine"]

@@ -1,80 +1,135 @@
 """The contract between the method and whatever runs the backward pass.
 
-An engine knows where gradients are and how ranks communicate; it knows nothing of subspaces. Two promises carry the
-design and are tested on every engine: collecting gradients and discarding them leaves training bit-identical, and
-``reduce`` of per-element sums over ``local_gradients`` gives the same figure on every rank.
+An engine knows where gradients are and how ranks communicate; it knows nothing of subspaces. Three promises carry the
+design and are tested on every engine: collecting gradients and discarding them leaves training bit-identical,
+``reduce`` of per-element sums over ``local_gradients`` gives the same figure on every rank, and what is written into
+``local_gradients`` (then announced by ``commit``) is what the optimizer steps with.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
 class Engine(ABC):
     """Access to one training engine's gradients.
 
+    Every rank lists every trainable parameter, also those of which it holds nothing, so that ranks agree on which
+    tensor belongs to which group.
+
     Attributes:
-        names: qualified name of the parameter behind each local gradient.
-        shapes: shape of each local gradient (of this rank's shard, where gradients are sharded).
+        label: the engine's name for people, e.g. ``DeepSpeed ZeRO-2``.
+        names: qualified name of every trainable parameter.
+        sizes: how many elements of each parameter's gradient this rank holds, 0 for none.
+        devices: where each gradient is.
+        device: where tensors have to be for ranks to communicate.
+        shards: number of pieces that gradients are divided into; 1 where every rank holds the whole gradient.
+        gradient_dtype: dtype of the gradients, the narrowest if there are several.
+        accumulates: whether the gradient buffers can sum many passes; if not, gradients are taken out after each.
         rank: data-parallel rank of this process.
         world_size: number of data-parallel processes.
-        device: where gradients are.
-        replicated: whether every rank holds the whole gradient.
-        gradient_dtype: dtype of the gradients, the narrowest if there are several.
     """
 
+    label: str
     names: list[str]
-    shapes: list[torch.Size]
-    rank: int
-    world_size: int
+    sizes: list[int]
+    devices: list[torch.device]
     device: torch.device
-    replicated: bool
+    shards: int
     gradient_dtype: torch.dtype
+    accumulates: bool
+
+    def __init__(self) -> None:
+        distributed = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if distributed else 0
+        self.world_size = dist.get_world_size() if distributed else 1
+        self._scale_limit = float("inf")
 
     @property
-    def narrow_gradients(self) -> bool:
-        """Whether gradients have less than float32 precision, too little to sum many batches in."""
-        return self.gradient_dtype.itemsize < 4
-
-    @abstractmethod
-    def parameters(self) -> Sequence[Tensor]:
-        """This rank's trainable parameters or shards, in the order of ``names``."""
+    def replicated(self) -> bool:
+        """Whether every rank holds the whole gradient."""
+        return self.shards == 1
 
     @abstractmethod
     def local_gradients(self) -> list[Tensor | None]:
-        """This rank's reduced gradients, the tensors that the optimizer will read, in the order of ``names``."""
+        """This rank's reduced gradients in the order of ``names``, None where it has none; see ``commit``."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Back-propagate; gradients become the *sum* over ranks of their losses' gradients."""
-
-    @abstractmethod
-    def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """Context of one forward and backward pass; ranks need to be reduced only after the ``last`` one."""
-
-    @abstractmethod
-    def reduce(self, tensor: Tensor) -> Tensor:
-        """Sum over the ranks that hold different shards; the identity where gradients are replicated."""
-
-    @abstractmethod
-    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        """Sum over all data-parallel ranks."""
-
-    @abstractmethod
-    def commit(self) -> None:
-        """Tell the engine that its gradients were changed, so that figures it derived from them are renewed."""
+        """Back-propagate; gradients become the *sum* over ranks of their gradients, times ``reference_scale``."""
 
     @abstractmethod
     def set_aside(self) -> AbstractContextManager[None]:
         """Context that starts with empty gradient buffers and gives back what was in them.
 
         A trainer may begin a step with gradients left over: transformers does so after the last, partial accumulation
-        of a streamed epoch.
+        of a streamed epoch. And a refresh may be needed between the backward pass and the step.
         """
 
     @abstractmethod
     def discard(self) -> None:
         """Put the engine back into the state it has before the first backward pass of a step."""
+
+    def commit(self) -> None:
+        """Take note that ``local_gradients`` were changed: write copies back, renew figures derived from them."""
+        return
+
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """Context of one forward and backward pass; ranks need to be reduced only after the ``last`` one."""
+        del last
+        return nullcontext()
+
+    def before_step(self, callback: Callable[[], None]) -> bool:
+        """Have ``callback`` called once per optimizer step, when the gradient is reduced and not yet clipped.
+
+        Returns:
+            False if this engine does not step by itself, so that the training loop has to make the call.
+        """
+        del callback
+        return False
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks that hold different shards; the identity where gradients are replicated.
+
+        Where groups of ranks hold the same shards (hybrid sharding), the sum over all of them counts each shard once
+        per group, which the division takes back.
+        """
+        if self.replicated:
+            return tensor
+        return self.sum_over_ranks(tensor) / (self.world_size // self.shards)
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        """Sum over all data-parallel ranks, on the device where ``tensor`` is."""
+        if self.world_size == 1:
+            return tensor
+        moved = tensor.to(self.device)
+        dist.all_reduce(moved)
+        return moved.to(tensor.device)
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor on the loss under fp16 with loss scaling, otherwise 1."""
+        return 1.0
+
+    @property
+    def reference_scale(self) -> float:
+        """Factor on the loss of reference passes: the training loss's own, unless that overflowed.
+
+        The span of the reference gradients does not depend on it.
+        """
+        return min(self.loss_scale, self._scale_limit)
+
+    def lower_scale(self) -> bool:
+        """Lower ``reference_scale`` after an overflow, for good.
+
+        Returns:
+            False if there is nothing to lower: the gradient is not finite for another reason.
+        """
+        if self.reference_scale <= 1.0:
+            return False
+        self._scale_limit = max(1.0, self.reference_scale / 16)
+        return True

@@ -4,11 +4,11 @@ Communication: DDP averages ``.grad`` over ranks in the last backward pass of an
 whole reduced gradient and the projection needs no communication at all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from .base import Engine
@@ -20,27 +20,25 @@ class NativeEngine(Engine):
     Args:
         model: the module itself; its names are used.
         wrapped: what the training loop calls: the module, its compiled form or its DDP wrapper.
+        scaler: the ``GradScaler`` that the training loop scales fp16 losses with, if any.
     """
 
-    replicated = True
+    shards = 1
 
-    def __init__(self, model: nn.Module, wrapped: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, wrapped: nn.Module | None = None, scaler: Any = None) -> None:
+        super().__init__()
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._model = model
         self._parameters = [p for _, p in trainable]
         self._no_sync = getattr(wrapped, "no_sync", None)
+        self._scaler = scaler
+        self.label = "DDP" if self._no_sync else "one process"
         self.names = [name for name, _ in trainable]
-        self.shapes = [p.shape for p in self._parameters]
-        self.device = self._parameters[0].device if trainable else torch.device("cpu")
-        dtypes = [p.dtype for p in self._parameters]
-        self.gradient_dtype = min(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32)
-        distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if distributed else 0
-        self.world_size = dist.get_world_size() if distributed else 1
-
-    def parameters(self) -> Sequence[Tensor]:
-        """Whole parameters."""
-        return self._parameters
+        self.sizes = [p.numel() for p in self._parameters]
+        self.devices = [p.device for p in self._parameters]
+        self.device = self.devices[0] if trainable else torch.device("cpu")
+        self.gradient_dtype = narrowest(self._parameters)
+        self.accumulates = self.gradient_dtype.itemsize >= 4
 
     def local_gradients(self) -> list[Tensor | None]:
         """``.grad`` of every trainable parameter. No communication is performed."""
@@ -48,24 +46,11 @@ class NativeEngine(Engine):
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate; the factor undoes DDP's division by the number of ranks."""
-        (loss * self.world_size).backward()
+        (loss * (self.world_size * self.reference_scale)).backward()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Hold DDP's all-reduce back until the last pass, unless gradients are taken out after each."""
-        return nullcontext() if last or self._no_sync is None or self.narrow_gradients else self._no_sync()
-
-    def reduce(self, tensor: Tensor) -> Tensor:
-        """Return ``tensor``: gradients are replicated. No communication is performed."""
-        return tensor
-
-    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        """All-reduce ``tensor`` in place."""
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    def commit(self) -> None:
-        """Nothing is derived from ``.grad`` before clipping."""
+        return nullcontext() if last or self._no_sync is None or not self.accumulates else self._no_sync()
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
@@ -81,3 +66,13 @@ class NativeEngine(Engine):
     def discard(self) -> None:
         """Drop all gradients."""
         self._model.zero_grad(set_to_none=True)
+
+    @property
+    def loss_scale(self) -> float:
+        """The scaler's current scale."""
+        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
+
+def narrowest(tensors: list[Any]) -> torch.dtype:
+    """Dtype of the fewest bytes among ``tensors``; float32 if there are none."""
+    return min((t.dtype for t in tensors), key=lambda dtype: dtype.itemsize, default=torch.float32)

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..checkpoint import holds_optimizer, is_whole, last_whole
-from ..engines import SUPPORT
+from ..engines import UNSUITABLE_OPTIMIZERS
 from ..errors import OGPSAError
 from .compat import llamafactory_version
 
@@ -27,11 +26,19 @@ _REFUSED_SWITCHES = [
     ("model", "use_kt", "KTransformers"),
     ("model", "use_unsloth", "Unsloth"),
     ("training", "use_megatron_bridge", "Megatron-Bridge"),
-    ("training", "fp16", "fp16 with loss scaling (use bf16: true or full precision)"),
     ("training", "fp8", "FP8"),
     ("training", "parallelism_config", "tensor, context or sequence parallelism"),
 ]
 _STEPPING_IN_BACKWARD = ("lomo", "layerwise")
+
+# Keys of DeepSpeed's configuration that put gradients where no engine looks, and what they are.
+_REFUSED_DEEPSPEED = {
+    "zero_optimization.zenflow": "ZenFlow",
+    "zero_optimization.mics_shard_size": "MiCS",
+    "zero_optimization.offload_optimizer.super_offload": "SuperOffload",
+    "tensor_parallel.autotp_size": "tensor parallelism",
+    "compile.deepcompile": "DeepCompile",
+}
 
 
 def check_supported(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any) -> None:
@@ -68,12 +75,27 @@ def check_supported(model_args: Any, data_args: Any, training_args: Any, finetun
             f"use_ogpsa does not work with optim: {optimizer}: it steps inside the backward pass, so there is no "
             "accumulated gradient to project. Use e.g. optim: adamw_torch."
         )
-    if training_args.deepspeed or _asked("ACCELERATE_USE_DEEPSPEED"):
+
+    if training_args.deepspeed:
+        _check_deepspeed(training_args.hf_deepspeed_config)
+    if training_args.fsdp and training_args.use_cpu:
+        logger.warning("fsdp is not what runs: on CPUs, Accelerate trains with DDP, with or without OGPSA.")
+
+
+def _check_deepspeed(settings: Any) -> None:
+    for key, what in _REFUSED_DEEPSPEED.items():
+        value = settings.get_value(key)
+        if value is True or isinstance(value, dict) or (isinstance(value, int) and value > 1):
+            raise OGPSAError(
+                f"use_ogpsa does not work with {key} in the deepspeed configuration: {what} is not supported. "
+                "Remove it."
+            )
+    optimizer = str(settings.get_value("optimizer.type", ""))
+    if optimizer.lower() in UNSUITABLE_OPTIMIZERS:
         raise OGPSAError(
-            f"use_ogpsa with DeepSpeed is {SUPPORT['DeepSpeed ZeRO']}. Remove deepspeed to train with DDP."
+            f"use_ogpsa does not work with optimizer.type: {optimizer} in the deepspeed configuration: it does not "
+            "step with the averaged gradient. Use AdamW, or remove the section to use optim."
         )
-    if training_args.fsdp or _asked("ACCELERATE_USE_FSDP"):
-        raise OGPSAError(f"use_ogpsa with FSDP is {SUPPORT['FSDP']}. Remove fsdp to train with DDP.")
 
 
 def refuse_switches(group: str, arguments: Any) -> None:
@@ -89,10 +111,6 @@ def refuse_switches(group: str, arguments: Any) -> None:
     for owner, attribute, what in _REFUSED_SWITCHES:
         if owner == group and getattr(arguments, attribute, None):
             raise OGPSAError(f"use_ogpsa does not work with {attribute}: {what} is not supported. Switch it off.")
-
-
-def _asked(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
 
 
 def warn_of_ignored_loss(finetuning_args: Any) -> None:

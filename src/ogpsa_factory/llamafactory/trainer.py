@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .. import report
 from ..arguments import OGPSAArguments
 from ..controller import Controller
-from ..engines import NativeEngine
+from ..engines.select import select_engine
 from ..reference import IGNORE_INDEX, ReferenceSet, answers
 
 
@@ -43,6 +43,7 @@ class OGPSATrainerMixin:
     ogpsa_arguments: OGPSAArguments
     ogpsa_references: Sequence[ReferenceSet]
     ogpsa: Controller
+    _loop_projects: bool
     _resume_folder: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,9 +58,11 @@ class OGPSATrainerMixin:
             own = self.ogpsa_arguments.ogpsa_reference_batch_size
             batch_size = min(own, batch_size) if self.args.auto_find_batch_size else own
         self._reference_collator = _make_answer_collator(self.data_collator, self.processing_class)
+        engine = select_engine(self.model, self.model_wrapped, self.accelerator.scaler)
+        self._loop_projects = not engine.before_step(self._project)
         self.ogpsa = Controller(
             self.ogpsa_arguments,
-            NativeEngine(self.model, self.model_wrapped),
+            engine,
             self.ogpsa_references,
             mean_loss=self.reference_loss,
             batch_size=batch_size,
@@ -111,10 +114,13 @@ class OGPSATrainerMixin:
     def training_step(self: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Project after the last backward pass of an accumulation: before clipping, which comes next."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        if self.accelerator.sync_gradients:
-            step, every = self.state.global_step, self.state.logging_steps
-            self.ogpsa.before_clipping(step, measure=every > 0 and (step + 1) % every == 0)
+        if self._loop_projects and self.accelerator.sync_gradients:
+            self._project()
         return loss
+
+    def _project(self: Any) -> None:
+        step, every = self.state.global_step, self.state.logging_steps
+        self.ogpsa.before_clipping(step, measure=every > 0 and (step + 1) % every == 0)
 
     def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the projection's figures to every training log entry."""

@@ -1,0 +1,314 @@
+"""Every DeepSpeed engine on two gloo ranks: leaves no trace, equals one process, resumes exactly.
+
+All runs of a kind share one pair of processes, as starting LLaMA-Factory takes longest. They are made once per module.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import oracle
+import psutil
+import pytest
+import torch
+import yaml
+from conftest import Toy, logged, make_toy, rank_environment, save_toy_model, torchrun
+from safetensors.torch import load_file
+from test_parity import LEARNING_RATE, LIMIT, STEPS
+
+
+pytest.importorskip("deepspeed")
+pytestmark = pytest.mark.slow
+
+
+def deepspeed(stage, optimizer_on_host=False, parameters_on_host=False, sums=None, **zero):
+    """A configuration with buckets that are small enough for the toy model to need several."""
+    host = {"device": "cpu", "pin_memory": False}
+    zero = {
+        "stage": stage,
+        "overlap_comm": False,
+        "reduce_bucket_size": 5000,
+        "stage3_prefetch_bucket_size": 100,
+        "stage3_param_persistence_threshold": 10,
+        "stage3_gather_16bit_weights_on_model_save": True,
+        **({"offload_optimizer": host} if optimizer_on_host else {}),
+        **({"offload_param": host} if parameters_on_host else {}),
+        **zero,
+    }
+    auto = "train_batch_size train_micro_batch_size_per_gpu gradient_accumulation_steps gradient_clipping".split()
+    return {
+        **dict.fromkeys(auto, "auto"),
+        "bf16": {"enabled": "auto"},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero,
+        **({"data_types": {"grad_accum_dtype": sums}} if sums else {}),
+    }
+
+
+ENGINES = {
+    "zero0": deepspeed(0),
+    "zero1": deepspeed(1),
+    "zero2": deepspeed(2),
+    "zero3": deepspeed(3),
+    "zero1 offload": deepspeed(1, True),
+    "zero2 offload": deepspeed(2, True),
+    "zero3 offload": deepspeed(3, True),
+    "zero3 parameter offload": deepspeed(3, True, True),
+    "zero2 round robin": deepspeed(2, round_robin_gradients=True, overlap_comm=True),
+}
+NARROW = {
+    "zero0": deepspeed(0),
+    "BF16_Optimizer": deepspeed(1, sums="fp32"),
+    "zero1": deepspeed(1),
+    "zero2": deepspeed(2),
+    "zero2 sums in float32": deepspeed(2, sums="fp32"),
+    "zero2 offload": deepspeed(2, True, sums="fp32"),
+    "zero3": deepspeed(3),
+    "zero3 offload": deepspeed(3, True),
+}
+
+# Together: one and two passes per step, one and two reference sets, sets of uneven length and of a single row (the
+# second rank has none), every granularity.
+PARITY = {
+    "sgd": {"optim": "sgd", "gradient_accumulation_steps": 2, "ogpsa_reference_dataset": "ref_a,ref_b"},
+    "adamw": {
+        "optim": "adamw_torch",
+        "gradient_accumulation_steps": 1,
+        "ogpsa_reference_dataset": "ref_single",
+        "ogpsa_granularity": "global",
+    },
+    "layer": {
+        "optim": "adamw_torch",
+        "gradient_accumulation_steps": 2,
+        "ogpsa_reference_dataset": "ref_a,ref_single",
+        "ogpsa_granularity": "layer",
+    },
+}
+# What is run where: every engine has its own gradients, but resuming and setting aside differ less.
+FULL = [engine for engine in ENGINES if engine not in ("zero3 parameter offload", "zero2 round robin")]
+CASES = [(engine, "sgd") for engine in ENGINES] + [(engine, "adamw") for engine in FULL]
+CASES += [("zero2", "layer"), ("zero3", "layer")]
+SET_ASIDE = ["zero1 offload", "zero2", "zero3", "zero3 offload"]
+
+LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all", "lora_dropout": 0.1, "ogpsa_refresh_steps": 5}
+
+# 40 rows are not a multiple of 2 ranks x 2 rows x 3 passes: transformers leaves gradients to the next epoch.
+LEFT_OVER = {
+    "gradient_accumulation_steps": 3,
+    "streaming": True,
+    "dataloader_num_workers": 1,
+    "max_steps": 9,
+    "accelerator_config": {"dispatch_batches": False},
+}
+
+
+def name_of(*words):
+    return "-".join(word.replace(" ", "_") for word in words)
+
+
+def parity_config(toy, engine, case):
+    changes = {"ogpsa_granularity": "parameter", **PARITY[case]}
+    return toy.ogpsa(
+        name_of(engine, case),
+        deepspeed=ENGINES[engine],
+        ogpsa_reference_batch_size=3,
+        learning_rate=LEARNING_RATE[changes["optim"]],
+        max_grad_norm=0.5,
+        max_steps=STEPS,
+        disable_shuffling=True,
+        **changes,
+    )
+
+
+def with_dropout(toy, **changes):
+    """Dropout makes a comparison see any random number that is drawn and not given back."""
+    return {"model_name_or_path": str(toy.root / "dropout"), **changes}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    toy = make_toy(tmp_path_factory.mktemp("deepspeed"))
+    save_toy_model(toy.root / "dropout", attention_dropout=0.1)
+    return toy
+
+
+def whole_and_resumed(toy, engine, kind, period, changes):
+    shared = with_dropout(toy, deepspeed=ENGINES[engine], **changes)
+    whole = toy.ogpsa(name_of(engine, kind), save_strategy="steps", save_steps=period, **shared)
+    checkpoint = f"{whole['output_dir']}/checkpoint-{period}"
+    return [whole, toy.ogpsa(name_of(engine, kind, "resumed"), resume_from_checkpoint=checkpoint, **shared)]
+
+
+@pytest.fixture(scope="module")
+def trained(toy) -> Toy:
+    """All runs in float32."""
+    runs = [parity_config(toy, engine, case) for engine, case in CASES]
+    watch = {"ogpsa_monitor_only": True, "ogpsa_refresh_steps": 1}
+    for engine, settings in ENGINES.items():
+        left = with_dropout(toy, deepspeed=settings, **LEFT_OVER)
+        runs.append(toy.config(name_of(engine, "plain"), **left))
+        runs.append(toy.ogpsa(name_of(engine, "watch"), **watch, **left))
+    for engine in FULL:
+        runs += whole_and_resumed(toy, engine, "full", 3, {"ogpsa_refresh_steps": 2})
+    for engine in SET_ASIDE:
+        lora = with_dropout(toy, deepspeed=ENGINES[engine], **LORA)
+        runs.append(toy.config(name_of(engine, "lora", "plain"), **lora))
+        runs.append(toy.ogpsa(name_of(engine, "lora", "watch"), **{**lora, "ogpsa_monitor_only": True}))
+    runs += whole_and_resumed(toy, "zero2", "lora", 2, LORA)
+    torchrun(toy, runs, timeout=600)
+    return toy
+
+
+@pytest.fixture(scope="module")
+def trained_narrow(toy) -> Toy:
+    """All runs in bfloat16."""
+    runs = []
+    for engine, settings in NARROW.items():
+        shared = with_dropout(toy, deepspeed=settings, bf16=True)
+        name = name_of("bf16", engine)
+        runs.append(toy.config(f"{name}-plain", **shared))
+        watch = {"ogpsa_monitor_only": True, "ogpsa_refresh_steps": 1}
+        runs.append(toy.ogpsa(f"{name}-watch", **watch, **shared))
+        runs.append(toy.ogpsa(f"{name}-projected", **shared))
+    torchrun(toy, runs, timeout=600)
+    return toy
+
+
+def same(toy, one, other, file="model.safetensors"):
+    a, b = (load_file(toy.root / name / file) for name in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def expected(toy):
+    """Weights of the independent implementation, in one process."""
+    weights = {}
+    for case, changes in PARITY.items():
+        weights[case] = oracle.train(
+            toy.root,
+            granularity=changes.get("ogpsa_granularity", "parameter"),
+            optimizer=changes["optim"],
+            rows_per_step=2 * 2 * changes["gradient_accumulation_steps"],
+            steps=STEPS,
+            refresh=2,
+            clip=0.5,
+            lr=LEARNING_RATE[changes["optim"]],
+            references=tuple(changes["ogpsa_reference_dataset"].split(",")),
+        )
+    return weights
+
+
+@pytest.mark.parametrize(("engine", "case"), CASES)
+def test_equals_one_process(trained, expected, engine, case):
+    weights, start = trained.weights(name_of(engine, case)), trained.weights("model")
+    error = oracle.distance(weights, expected[case]) / oracle.distance(start, expected[case])
+    assert error <= LIMIT[PARITY[case]["optim"]]
+
+
+def test_the_comparison_can_fail(trained, expected):
+    other = trained.weights(name_of("zero2", "adamw"))
+    start = trained.weights("model")
+    assert oracle.distance(other, expected["layer"]) / oracle.distance(start, expected["layer"]) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_collecting_and_discarding_is_plain(trained, engine):
+    assert same(trained, name_of(engine, "plain"), name_of(engine, "watch"))
+    assert all(0 < value < 1 for value in logged(trained, "ogpsa/removed_ratio", name_of(engine, "watch")))
+
+
+@pytest.mark.parametrize("engine", SET_ASIDE)
+def test_setting_a_gradient_aside_is_plain(trained, engine):
+    """LoRA needs a refresh between the backward pass and the step, when A begins to move."""
+    names = name_of(engine, "lora", "plain"), name_of(engine, "lora", "watch")
+    assert logged(trained, "ogpsa/refresh_step", names[1]) == [0, 1, 5]
+    assert same(trained, *names, "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("engine", FULL)
+def test_resumes_exactly(trained, engine):
+    assert logged(trained, "ogpsa/refresh_step", name_of(engine, "full", "resumed")) == [0, 2, 4]
+    assert same(trained, name_of(engine, "full"), name_of(engine, "full", "resumed"))
+
+
+def test_resumes_adapters_exactly(trained):
+    assert logged(trained, "ogpsa/refresh_step", name_of("zero2", "lora", "resumed")) == [0, 1, 5]
+    assert same(trained, name_of("zero2", "lora"), name_of("zero2", "lora", "resumed"), "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("engine", FULL)
+def test_a_rank_keeps_its_share(trained, engine):
+    """Two directions in float32: all of them on every rank only where gradients are replicated."""
+    numbers = sum(tensor.numel() for tensor in trained.weights("model").values())
+    share = 1 if engine == "zero0" else 2
+    assert logged(trained, "ogpsa/subspace_mb", name_of(engine, "sgd"))[0] == pytest.approx(
+        2 * 4 * numbers / 1e6 / share, rel=0.02
+    )
+    stored = Path(trained.root, name_of(engine, "full"), "checkpoint-3", "ogpsa_subspace")
+    assert len(list(stored.iterdir())) == share
+
+
+@pytest.mark.parametrize("engine", NARROW)
+def test_bfloat16(trained_narrow, engine):
+    name = name_of("bf16", engine)
+    assert same(trained_narrow, f"{name}-plain", f"{name}-watch")
+    assert not same(trained_narrow, f"{name}-plain", f"{name}-projected")
+    removed = logged(trained_narrow, "ogpsa/removed_ratio", f"{name}-projected")
+    left = logged(trained_narrow, "ogpsa/cos_after/ref_a", f"{name}-projected")
+    assert min(removed) > 0.1 and max(map(abs, left)) < 1e-3
+
+
+def test_another_engine_computes_the_subspace_anew(trained, run, messages):
+    checkpoint = trained.root / name_of("zero2", "full") / "checkpoint-3"
+    run({**trained.ogpsa("elsewhere", ogpsa_refresh_steps=2), "resume_from_checkpoint": str(checkpoint)})
+    assert "was written by DeepSpeed ZeRO-2 on 2 ranks, and this run is one process on 1 rank" in messages()
+    assert logged(trained, "ogpsa/refresh_step", "elsewhere") == [0, 2, 3, 4]
+
+
+def start_by_command(toy, config):
+    """The real command, which starts torchrun by itself; every file is where a user would put it."""
+    settings = toy.root / f"{config['output_dir'].rpartition('/')[2]}.json"
+    settings.write_text(json.dumps(config["deepspeed"]))
+    file = settings.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump({**config, "deepspeed": str(settings), "ddp_backend": "gloo"}))
+    environment = {**rank_environment(), "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    command = [str(Path(sys.executable).parent / "llamafactory-cli"), "train", str(file)]
+    with file.with_suffix(".log").open("w") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def log_of(process):
+    """The end of what a command has printed, for a test that fails."""
+    return Path(process.args[-1]).with_suffix(".log").read_text(encoding="utf-8")[-3000:]
+
+
+def test_by_command(toy, expected):
+    config = {**parity_config(toy, "zero3", "sgd"), "output_dir": str(toy.root / "by_command"), "use_cpu": False}
+    process = start_by_command(toy, config)
+    assert process.wait(timeout=200) == 0, log_of(process)
+    error = oracle.distance(toy.weights("by_command"), expected["sgd"])
+    assert error / oracle.distance(toy.weights("model"), expected["sgd"]) <= LIMIT["sgd"]
+
+
+def test_one_rank_is_killed(toy):
+    """The run ends with an error, and the same command then ends with the unbroken run's weights."""
+    periods = {"ogpsa_refresh_steps": 7, "max_steps": 60, "save_strategy": "steps", "save_steps": 5}
+    config = toy.ogpsa("killed", **with_dropout(toy, deepspeed=ENGINES["zero2"], **periods))
+    config["overwrite_output_dir"] = False
+    torchrun(toy, [{**config, "output_dir": str(toy.root / "unbroken")}])
+    process = start_by_command(toy, config)
+    deadline = time.monotonic() + 200
+    while not (toy.root / "killed" / "checkpoint-10" / "trainer_state.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline, log_of(process)
+        time.sleep(0.01)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    next(rank for rank in ranks if rank.environ().get("LOCAL_RANK") == "1").send_signal(signal.SIGKILL)
+    assert process.wait(timeout=120) != 0
+    assert not (toy.root / "killed" / "model.safetensors").exists()
+    process = start_by_command(toy, config)
+    assert process.wait(timeout=200) == 0, log_of(process)
+    assert same(toy, "unbroken", "killed")
