@@ -1,11 +1,16 @@
 """Every mistake gets a message that names it, before the model loads."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import logged, report
+from transformers.integrations import HfDeepSpeedConfig
 
 from ogpsa_factory import OGPSAError
+from ogpsa_factory.engines.select import select_engine
+from ogpsa_factory.llamafactory.preflight import check_deepspeed, warn_of_fsdp
 
 
 @pytest.fixture
@@ -73,12 +78,10 @@ MISTAKES = {
     "stage and switch": ({"stage": "ogpsa_sft", "use_ogpsa": False}, "contradict each other"),
     "stage": ({"stage": "ppo", "reward_model": "x"}, "does not work with stage: ppo"),
     "stage name": ({"stage": "ogpsa_ppo", "reward_model": "x"}, "does not work with stage: ppo"),
-    "fp16": ({"fp16": True, "use_cpu": False}, "fp16 with loss scaling"),
     "BAdam": ({"use_badam": True}, "use_badam: BAdam"),
     "layer-wise GaLore": ({"use_galore": True, "galore_layerwise": True}, "layer-wise GaLore"),
     "layer-wise APOLLO": ({"use_apollo": True, "apollo_layerwise": True}, "layer-wise APOLLO"),
     "optimizer": ({"optim": "lomo"}, "optim: lomo"),
-    "FSDP": ({"fsdp": "full_shard"}, "FSDP is not yet in this version"),
 }
 
 
@@ -88,10 +91,62 @@ def test_mistake(start, changes, message):
         start(**changes)
 
 
-def test_engines_asked_for_by_the_launcher(start, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(OGPSAError, match="FSDP is not yet"):
-        start()
+DEEPSPEED = {
+    "ZenFlow": ({"zero_optimization": {"zenflow": {"topk_ratio": 0.1}}}, r"zero_optimization\.zenflow .* ZenFlow"),
+    "MiCS": ({"zero_optimization": {"stage": 3, "mics_shard_size": 4}}, "mics_shard_size .* MiCS"),
+    "SuperOffload": ({"zero_optimization": {"offload_optimizer": {"super_offload": True}}}, "SuperOffload"),
+    "tensor parallelism": ({"tensor_parallel": {"autotp_size": 2}}, "autotp_size .* tensor parallelism"),
+    "DeepCompile": ({"compile": {"deepcompile": True}}, "deepcompile .* DeepCompile"),
+    "optimizer": ({"optimizer": {"type": "OneBitAdam"}}, "optimizer.type: OneBitAdam .* Use AdamW"),
+}
+
+
+@pytest.mark.parametrize("settings,message", DEEPSPEED.values(), ids=DEEPSPEED.keys())
+def test_deepspeed_configuration(settings, message):
+    with pytest.raises(OGPSAError, match=message):
+        check_deepspeed(HfDeepSpeedConfig(settings))
+
+
+def test_harmless_deepspeed_configuration():
+    harmless = {"zero_optimization": {"stage": 3, "mics_shard_size": -1}, "tensor_parallel": {"autotp_size": 1}}
+    check_deepspeed(HfDeepSpeedConfig({**harmless, "optimizer": {"type": "AdamW"}, "compile": {"deepcompile": False}}))
+
+
+def test_fsdp_says_what_it_will_not_do(monkeypatch, messages):
+    monkeypatch.delenv("FSDP_STATE_DICT_TYPE", raising=False)
+    warn_of_fsdp(SimpleNamespace(use_cpu=False, fsdp_config={"version": 1}))
+    assert not messages()
+    warn_of_fsdp(SimpleNamespace(use_cpu=True, fsdp_config={"version": 2}))
+    assert "Accelerate trains with DDP" in messages() and "no model.safetensors" in messages()
+
+
+def wrapped_in(module, name, **attributes):
+    """An object of a class that an engine could be made for, if it were known."""
+    return type(name, (torch.nn.Module,), {"__module__": module, **attributes})()
+
+
+def test_unknown_engines():
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(OGPSAError, match=r"where elsewhere\.Strange keeps gradients"):
+        select_engine(model, wrapped_in("elsewhere", "Strange"))
+    with pytest.raises(OGPSAError, match="PipelineEngine"):
+        parts = {"optimizer": object(), "basic_optimizer": object()}
+        select_engine(model, wrapped_in("deepspeed.runtime.pipe.engine", "PipelineEngine", **parts))
+
+
+def test_unknown_deepspeed_optimizers(monkeypatch):
+    deepspeed = pytest.importorskip("deepspeed")
+    parts = {"optimizer": object(), "basic_optimizer": torch.optim.SGD([torch.zeros(1)], lr=1)}
+    engine = wrapped_in("deepspeed.runtime.engine", "DeepSpeedEngine", **parts)
+    monkeypatch.setattr(deepspeed, "DeepSpeedEngine", type(engine))
+    with pytest.raises(OGPSAError, match="does not know DeepSpeed's object"):
+        select_engine(torch.nn.Linear(2, 2), engine)
+    type(engine).optimizer = type("BF16_Optimizer", (), {})()
+    with pytest.raises(OGPSAError, match="BF16_Optimizer has no fp32_groups_gradients"):
+        select_engine(torch.nn.Linear(2, 2), engine)
+    type(engine).basic_optimizer = type("ZeroOneAdam", (), {})()
+    with pytest.raises(OGPSAError, match="optimizer ZeroOneAdam: it does not step with the averaged gradient"):
+        select_engine(torch.nn.Linear(2, 2), engine)
 
 
 def test_set_given_twice_as_a_list_of_no_names(start):

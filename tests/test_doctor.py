@@ -45,7 +45,8 @@ def only_problem() -> str:
 
 @pytest.mark.usefixtures("healthy")
 class TestDoctor:
-    def test_all_is_well(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_all_is_well(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("COLUMNS", "200")  # or long names are broken into lines
         assert doctor.run(argparse.Namespace(json=False)) == 0
         printed = capsys.readouterr().out
         assert "All is well" in printed

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,20 @@ def check_supported(model_args: Any, data_args: Any, training_args: Any, finetun
         )
 
     if training_args.deepspeed:
-        _check_deepspeed(training_args.hf_deepspeed_config)
-    if training_args.fsdp and training_args.use_cpu:
-        logger.warning("fsdp is not what runs: on CPUs, Accelerate trains with DDP, with or without OGPSA.")
+        check_deepspeed(training_args.hf_deepspeed_config)
+    if training_args.fsdp:
+        warn_of_fsdp(training_args)
 
 
-def _check_deepspeed(settings: Any) -> None:
+def check_deepspeed(settings: Any) -> None:
+    """Refuse what a DeepSpeed configuration switches on and OGPSA cannot work with.
+
+    Args:
+        settings: transformers' ``HfDeepSpeedConfig``.
+
+    Raises:
+        OGPSAError: naming the key.
+    """
     for key, what in _REFUSED_DEEPSPEED.items():
         value = settings.get_value(key)
         if value is True or isinstance(value, dict) or (isinstance(value, int) and value > 1):
@@ -95,6 +104,24 @@ def _check_deepspeed(settings: Any) -> None:
         raise OGPSAError(
             f"use_ogpsa does not work with optimizer.type: {optimizer} in the deepspeed configuration: it does not "
             "step with the averaged gradient. Use AdamW, or remove the section to use optim."
+        )
+
+
+def warn_of_fsdp(training_args: Any) -> None:
+    """Warn where FSDP does something else than one may think.
+
+    Args:
+        training_args: LLaMA-Factory's training arguments.
+    """
+    if training_args.use_cpu:
+        logger.warning("fsdp is not what runs: on CPUs, Accelerate trains with DDP, with or without OGPSA.")
+    # Accelerate's default with FSDP2; transformers 5.6 passes over fsdp_config's own state_dict_type.
+    kind = os.environ.get("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    if int(training_args.fsdp_config.get("version", 1)) == 2 and kind != "FULL_STATE_DICT":
+        logger.warning(
+            "With FSDP2 and FSDP_STATE_DICT_TYPE=%s the run leaves sharded weights and no model.safetensors: set "
+            "FSDP_STATE_DICT_TYPE=FULL_STATE_DICT in the environment to have one.",
+            kind,
         )
 
 

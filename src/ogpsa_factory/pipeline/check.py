@@ -85,7 +85,8 @@ def examine(stage: Stage) -> Findings:
     found = Findings(problems=list(_missing_paths(stage)))
     variables = dict(os.environ)
     try:
-        _act_as_torchrun()
+        if not _act_as_torchrun() and stage.config.get("deepspeed"):
+            raise ValueError("deepspeed needs torchrun: set FORCE_TORCHRUN=1 in the environment, or remove deepspeed")
         with tempfile.TemporaryDirectory() as folder:
             config = {**stage.config, "output_dir": folder, "overwrite_output_dir": True}
             for problem in _check_arguments(config, found.notes):
@@ -221,14 +222,20 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"The nearest: {', '.join(near)}." if near else "Nothing there is called anything like it."
 
 
-def _act_as_torchrun() -> None:
-    """Where ``llamafactory-cli`` would start torchrun, be its only rank: some arguments are refused without one."""
+def _act_as_torchrun() -> bool:
+    """Where ``llamafactory-cli`` would start torchrun, be its only rank: some arguments are refused without one.
+
+    Returns:
+        Whether it would.
+    """
     from llamafactory.extras.misc import find_available_port, get_device_count, is_env_enabled, use_kt, use_ray
 
     forced = is_env_enabled("FORCE_TORCHRUN") or is_env_enabled("USE_MCA")
-    if forced or (get_device_count() > 1 and not use_ray() and not use_kt()):
+    starts = forced or (get_device_count() > 1 and not use_ray() and not use_kt())
+    if starts:
         ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
         os.environ.update(ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(find_available_port()))
+    return starts
 
 
 def _leave_group() -> None:
