@@ -19,6 +19,8 @@ from conftest import Toy, logged, make_toy, rank_environment, save_toy_model, to
 from safetensors.torch import load_file
 from test_parity import LEARNING_RATE, LIMIT, STEPS
 
+from ogpsa_factory.footprint import predict
+
 
 pytest.importorskip("deepspeed")
 pytestmark = pytest.mark.slow
@@ -38,7 +40,7 @@ def deepspeed(stage, optimizer_on_host=False, parameters_on_host=False, sums=Non
         **({"offload_param": host} if parameters_on_host else {}),
         **zero,
     }
-    auto = "train_batch_size train_micro_batch_size_per_gpu gradient_accumulation_steps gradient_clipping".split()
+    auto = "train_micro_batch_size_per_gpu gradient_accumulation_steps gradient_clipping".split()
     return {
         **dict.fromkeys(auto, "auto"),
         "bf16": {"enabled": "auto"},
@@ -124,6 +126,13 @@ def parity_config(toy, engine, case):
     )
 
 
+def killed_config(toy):
+    """Long enough to be killed, refreshed out of step with its checkpoints."""
+    periods = {"ogpsa_refresh_steps": 7, "max_steps": 40, "save_strategy": "steps", "save_steps": 5}
+    config = toy.ogpsa("killed", **with_dropout(toy, deepspeed=ENGINES["zero2"], **periods))
+    return {**config, "overwrite_output_dir": False}
+
+
 def with_dropout(toy, **changes):
     """Dropout makes a comparison see any random number that is drawn and not given back."""
     return {"model_name_or_path": str(toy.root / "dropout"), **changes}
@@ -159,6 +168,7 @@ def trained(toy) -> Toy:
         runs.append(toy.config(name_of(engine, "lora", "plain"), **lora))
         runs.append(toy.ogpsa(name_of(engine, "lora", "watch"), **{**lora, "ogpsa_monitor_only": True}))
     runs += whole_and_resumed(toy, "zero2", "lora", 2, LORA)
+    runs.append({**killed_config(toy), "output_dir": str(toy.root / "unbroken")})
     torchrun(toy, runs, timeout=600)
     return toy
 
@@ -242,14 +252,17 @@ def test_resumes_adapters_exactly(trained):
 
 @pytest.mark.parametrize("engine", FULL)
 def test_a_rank_keeps_its_share(trained, engine):
-    """Two directions in float32: all of them on every rank only where gradients are replicated."""
-    numbers = sum(tensor.numel() for tensor in trained.weights("model").values())
-    share = 1 if engine == "zero0" else 2
-    assert logged(trained, "ogpsa/subspace_mb", name_of(engine, "sgd"))[0] == pytest.approx(
-        2 * 4 * numbers / 1e6 / share, rel=0.02
+    """As much as `ogpsa doctor --plan` predicts, which is the half of it wherever gradients are sharded."""
+    shapes = [tensor.shape for tensor in trained.weights("model").values()]
+    half, whole = (
+        predict(shapes, engine.replace(" ", "-"), ranks, directions=2, precision="float32") for ranks in (2, 1)
     )
+    expected, alone = (each.device.subspace + each.host.subspace for each in (half, whole))
+    assert logged(trained, "ogpsa/subspace_mb", name_of(engine, "sgd"))[0] == pytest.approx(expected / 1e6, rel=0.01)
+    shards = 1 if engine == "zero0" else 2
+    assert expected == pytest.approx(alone / shards, rel=0.01)
     stored = Path(trained.root, name_of(engine, "full"), "checkpoint-3", "ogpsa_subspace")
-    assert len(list(stored.iterdir())) == share
+    assert len(list(stored.iterdir())) == shards
 
 
 @pytest.mark.parametrize("engine", NARROW)
@@ -286,29 +299,31 @@ def log_of(process):
     return Path(process.args[-1]).with_suffix(".log").read_text(encoding="utf-8")[-3000:]
 
 
+def wait_for(process, weights):
+    """Wait for a command to end; some gloo processes abort while Python shuts down, with all work done."""
+    code = process.wait(timeout=200)
+    log = log_of(process)
+    aborted = "terminate called without an active exception" in log or "SIGABRT" in log
+    assert weights.exists() and (code == 0 or aborted), log
+
+
 def test_by_command(toy, expected):
-    config = {**parity_config(toy, "zero3", "sgd"), "output_dir": str(toy.root / "by_command"), "use_cpu": False}
-    process = start_by_command(toy, config)
-    assert process.wait(timeout=200) == 0, log_of(process)
+    config = {**parity_config(toy, "zero3", "sgd"), "output_dir": str(toy.root / "by_command")}
+    wait_for(start_by_command(toy, config), toy.root / "by_command" / "model.safetensors")
     error = oracle.distance(toy.weights("by_command"), expected["sgd"])
     assert error / oracle.distance(toy.weights("model"), expected["sgd"]) <= LIMIT["sgd"]
 
 
-def test_one_rank_is_killed(toy):
+def test_one_rank_is_killed(trained):
     """The run ends with an error, and the same command then ends with the unbroken run's weights."""
-    periods = {"ogpsa_refresh_steps": 7, "max_steps": 60, "save_strategy": "steps", "save_steps": 5}
-    config = toy.ogpsa("killed", **with_dropout(toy, deepspeed=ENGINES["zero2"], **periods))
-    config["overwrite_output_dir"] = False
-    torchrun(toy, [{**config, "output_dir": str(toy.root / "unbroken")}])
-    process = start_by_command(toy, config)
+    process = start_by_command(trained, killed_config(trained))
     deadline = time.monotonic() + 200
-    while not (toy.root / "killed" / "checkpoint-10" / "trainer_state.json").exists():
+    while not (trained.root / "killed" / "checkpoint-5" / "trainer_state.json").exists():
         assert process.poll() is None and time.monotonic() < deadline, log_of(process)
         time.sleep(0.01)
     ranks = psutil.Process(process.pid).children(recursive=True)
     next(rank for rank in ranks if rank.environ().get("LOCAL_RANK") == "1").send_signal(signal.SIGKILL)
     assert process.wait(timeout=120) != 0
-    assert not (toy.root / "killed" / "model.safetensors").exists()
-    process = start_by_command(toy, config)
-    assert process.wait(timeout=200) == 0, log_of(process)
-    assert same(toy, "unbroken", "killed")
+    assert not (trained.root / "killed" / "model.safetensors").exists()
+    wait_for(start_by_command(trained, killed_config(trained)), trained.root / "killed" / "model.safetensors")
+    assert same(trained, "unbroken", "killed")

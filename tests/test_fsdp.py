@@ -1,5 +1,8 @@
 """FSDP on two gloo processes: the oracle's weights, training untouched by a collection, and what engines promise."""
 
+import functools
+from dataclasses import replace
+
 import fsdp_worker
 import oracle
 import pytest
@@ -47,26 +50,30 @@ def trained(root):
     return train
 
 
-def error(root, run, weights, **changes):
-    """Distance from the oracle's weights, relative to the distance that these travelled."""
-    start = fsdp_worker.load(root, run)
-    before = {name: p.detach().clone() for name, p in start.named_parameters() if p.requires_grad}
-    settings = {
-        "granularity": run.granularity,
-        "optimizer": run.optimizer,
-        "rows_per_step": 4 * run.accumulation,
-        "references": run.references,
-    }
-    expected = oracle.train(
+@functools.cache
+def trained_by_the_oracle(root, run):
+    """The weights before and after a run in one process, and many runs of ours are compared with the same one."""
+    model = fsdp_worker.load(root, run)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    after = oracle.train(
         root,
-        **{**settings, **changes},
+        granularity=run.granularity,
+        optimizer=run.optimizer,
+        rows_per_step=4 * run.accumulation,
+        references=run.references,
         steps=run.steps,
         refresh=2,
         clip=fsdp_worker.CLIP,
         lr=LEARNING_RATE[run.optimizer],
-        model=start,
+        model=model,
     )
-    return oracle.distance(weights, expected) / oracle.distance(before, expected)
+    return before, after
+
+
+def error(root, run, weights, **changes):
+    """Distance from the oracle's weights, relative to the distance that these travelled."""
+    before, after = trained_by_the_oracle(root, replace(run, kind="", hold_back=(), **changes))
+    return oracle.distance(weights, after) / oracle.distance(before, after)
 
 
 @pytest.mark.slow

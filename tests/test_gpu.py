@@ -17,7 +17,7 @@ RANKS = torch.cuda.device_count()
 
 
 def deepspeed(stage, **zero):
-    auto = "train_batch_size train_micro_batch_size_per_gpu gradient_accumulation_steps gradient_clipping".split()
+    auto = "train_micro_batch_size_per_gpu gradient_accumulation_steps gradient_clipping".split()
     return {
         **dict.fromkeys(auto, "auto"),
         "bf16": {"enabled": "auto"},

@@ -76,6 +76,7 @@ class Controller:
         self.window = Window(self.references)
         self._lost = False  # whether a checkpoint's subspace could not be restored
         self._refreshed_at = -1
+        logger.info("OGPSA runs on %s; this rank holds %d gradient elements.", self._origin(), sum(engine.sizes))
         self._blank: list[int] = []  # tensors that no reference gradient has reached, but a later one may: see _cover
 
     def on_step_begin(self, step: int) -> None:

@@ -9,6 +9,7 @@ design and are tested on every engine: collecting gradients and discarding them 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ class Engine(ABC):
 
     Every rank lists every trainable parameter, also those of which it holds nothing, so that ranks agree on which
     tensor belongs to which group.
+
+    Args:
+        scaler: the ``GradScaler`` that the training loop scales fp16 losses with, if any.
 
     Attributes:
         label: the engine's name for people, e.g. ``DeepSpeed ZeRO-2``.
@@ -43,7 +47,8 @@ class Engine(ABC):
     gradient_dtype: torch.dtype
     accumulates: bool
 
-    def __init__(self) -> None:
+    def __init__(self, scaler: Any = None) -> None:
+        self._scaler = scaler
         distributed = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if distributed else 0
         self.world_size = dist.get_world_size() if distributed else 1
@@ -92,6 +97,10 @@ class Engine(ABC):
         del callback
         return False
 
+    def release(self) -> None:
+        """Take off what ``before_step`` has put on the training engine; training is over."""
+        return
+
     def reduce(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks that hold different shards; the identity where gradients are replicated.
 
@@ -113,7 +122,7 @@ class Engine(ABC):
     @property
     def loss_scale(self) -> float:
         """Factor on the loss under fp16 with loss scaling, otherwise 1."""
-        return 1.0
+        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
     @property
     def reference_scale(self) -> float:

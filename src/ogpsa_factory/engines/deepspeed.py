@@ -57,6 +57,10 @@ class DeepSpeedEngine(Engine):
         wrapped.step = step
         return True
 
+    def release(self) -> None:
+        """Let ``step`` be the class's own again."""
+        self._wrapped.__dict__.pop("step", None)
+
     @property
     def loss_scale(self) -> float:
         """What DeepSpeed multiplies losses with."""

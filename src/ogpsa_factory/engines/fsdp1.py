@@ -59,9 +59,8 @@ class FSDP1Engine(Engine):
     """
 
     def __init__(self, model: nn.Module, scaler: Any = None) -> None:
-        super().__init__()
+        super().__init__(scaler)
         self._units: list[Any] = [module for module in model.modules() if isinstance(module, FullyShardedDataParallel)]
-        self._scaler = scaler
         self._handles: list[Any] = [unit._handle for unit in self._units if unit._handle is not None]
         self._refuse_unmanaged(model)
         self._pieces = self._cut(model)
@@ -173,11 +172,6 @@ class FSDP1Engine(Engine):
             if hasattr(flat, "_saved_grad_shard"):
                 del flat._saved_grad_shard
             flat._post_backward_called = False
-
-    @property
-    def loss_scale(self) -> float:
-        """The scaler's current scale."""
-        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
 
 def _originals(flat: Any) -> Iterator[nn.Parameter]:

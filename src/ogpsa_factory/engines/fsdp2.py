@@ -33,12 +33,11 @@ class FSDP2Engine(Engine):
     """
 
     def __init__(self, model: nn.Module, scaler: Any = None) -> None:
-        super().__init__()
+        super().__init__(scaler)
         modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
         self._states: list[Any] = list(dict.fromkeys(module._get_fsdp_state() for module in modules))
         groups = (state._fsdp_param_group for state in self._states)
         self._groups: list[Any] = [group for group in groups if group is not None]
-        self._scaler = scaler
         named = self._named_parameters(model)
         # FSDP's own records: a parameter itself is replaced when a state dict is loaded with `assign=True`.
         self._parameters = list(named)
@@ -127,11 +126,6 @@ class FSDP2Engine(Engine):
                 parameter._unsharded_param.grad = None
         for group in self._groups:
             group._partial_reduce_output = None
-
-    @property
-    def loss_scale(self) -> float:
-        """The scaler's current scale."""
-        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
 
 def _gathered(parameter: Any) -> bool:

@@ -26,12 +26,11 @@ class NativeEngine(Engine):
     shards = 1
 
     def __init__(self, model: nn.Module, wrapped: nn.Module | None = None, scaler: Any = None) -> None:
-        super().__init__()
+        super().__init__(scaler)
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._model = model
         self._parameters = [p for _, p in trainable]
         self._no_sync = getattr(wrapped, "no_sync", None)
-        self._scaler = scaler
         self.label = "DDP" if self._no_sync else "one process"
         self.names = [name for name, _ in trainable]
         self.sizes = [p.numel() for p in self._parameters]
@@ -66,11 +65,6 @@ class NativeEngine(Engine):
     def discard(self) -> None:
         """Drop all gradients."""
         self._model.zero_grad(set_to_none=True)
-
-    @property
-    def loss_scale(self) -> float:
-        """The scaler's current scale."""
-        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
 
 def narrowest(tensors: list[Any]) -> torch.dtype:

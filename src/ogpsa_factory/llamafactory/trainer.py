@@ -36,6 +36,10 @@ class _StepCallback(TrainerCallback):
         """Refresh the subspace if it is due."""
         self.trainer.ogpsa.on_step_begin(state.global_step)
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the training engine as it was."""
+        self.trainer.ogpsa.engine.release()
+
 
 class OGPSATrainerMixin:
     """Adds OGPSA to a Trainer; the subclass that :func:`make_trainer_class` makes sets the two attributes."""
