@@ -4,8 +4,10 @@ Run:  python benchmarks/memory.py [--engines zero2,zero3] [--device cuda] [--out
 
 Each line is two runs of the same model, data and steps, one naive and one with OGPSA (two directions, two refreshes),
 each in processes of its own. "Between refreshes" compares what is allocated after the last step, "at a refresh" the
-highest point of a run; both are OGPSA minus naive on the fullest rank. On CPUs it is the resident set, sampled every
-millisecond, in which the allocator's own habits show; on GPUs what PyTorch counts.
+highest point while gradients are computed; both are OGPSA minus naive on the fullest rank. The optimizer's step is left
+out of the latter: DeepSpeed's takes more room for itself than a backward pass does, and would hide a part of what a
+refresh takes. On CPUs it is the resident set, sampled every millisecond, in which the allocator's own habits show; on
+GPUs what PyTorch counts.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from ogpsa_factory.reference import make_reference_set
 
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2-offload", "fsdp1", "fsdp2")
-STEPS, ROWS, LENGTH, DIRECTIONS = 4, 4, 32, 2
+STEPS, PASSES, ROWS, LENGTH, DIRECTIONS = 4, 2, 4, 32, 2
 MEGABYTE = 1e6
 
 
@@ -61,6 +63,7 @@ def wrap(engine: str, model: LlamaForCausalLM, device: torch.device) -> tuple[ob
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
         settings = {
             "train_micro_batch_size_per_gpu": ROWS,
+            "gradient_accumulation_steps": PASSES,
             "gradient_clipping": 1.0,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -82,39 +85,36 @@ def wrap(engine: str, model: LlamaForCausalLM, device: torch.device) -> tuple[ob
         from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
         policy = ModuleWrapPolicy({type(model.model.layers[0])})
-        model = FullyShardedDataParallel(
-            model, auto_wrap_policy=policy, use_orig_params=True, device_id=device if device.type == "cuda" else None
-        )
+        model = FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=device)
     elif dist.get_world_size() > 1:
         model = torch.nn.parallel.DistributedDataParallel(model)
     return model, torch.optim.AdamW(model.parameters(), lr=1e-4)
 
 
 class Gauge:
-    """What this process has allocated now, and the most it had since the start of the training."""
+    """What this process has allocated now, and the most it had since it was last asked."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
-        self.highest, self._stop = 0, threading.Event()
+        self._highest = 0
         self._process = psutil.Process()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def start(self) -> None:
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self._thread.start()
+        if not self.cuda:
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def now(self) -> int:
         return torch.cuda.memory_allocated() if self.cuda else self._process.memory_info().rss
 
-    def stop(self) -> int:
-        self._stop.set()
-        return torch.cuda.max_memory_allocated() if self.cuda else self.highest
+    def highest(self) -> int:
+        if self.cuda:
+            highest = torch.cuda.max_memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            highest, self._highest = max(self._highest, self.now()), 0
+        return highest
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
-            self.highest = max(self.highest, self.now())
+        while True:
+            self._highest = max(self._highest, self.now())
             time.sleep(0.001)
 
 
@@ -155,25 +155,30 @@ def train(engine: str, method: str, folder: Path, kind: str) -> None:
             log=lambda figures: None,
             progress=lambda count: nullcontext(lambda done: None),
         )
-    gauge = Gauge(device)
-    gauge.start()
+    gauge, highest = Gauge(device), 0
+    gauge.highest()
     for step in range(STEPS):
         if controller:
             controller.on_step_begin(step)
-        loss = mean_loss(rows(ROWS))
-        if optimizer is None:
-            wrapped.backward(loss)
-        else:
-            loss.backward()
+        for number in range(PASSES):
+            loss = mean_loss(rows(ROWS))
+            if optimizer is None:
+                wrapped.backward(loss)
+            else:
+                loss.backward()
+            del loss
+            if optimizer is None and number < PASSES - 1:
+                wrapped.step()  # DeepSpeed counts with it, and steps at the end of an accumulation
         if controller:
             controller.before_clipping(step)
+        highest = max(highest, gauge.highest())
         if optimizer is None:
             wrapped.step()
         else:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        del loss
-    result = {"after": gauge.now(), "highest": gauge.stop(), "shapes": shapes, "units": layers}
+        gauge.highest()
+    result = {"after": gauge.now(), "highest": highest, "shapes": shapes, "units": layers}
     result["basis"] = controller.subspace.nbytes if controller else 0
     (folder / f"{method}-{rank}.json").write_text(json.dumps(result))
     dist.barrier()
@@ -185,6 +190,7 @@ def measure(engine: str, ranks: int, device: str) -> dict[str, object]:
     """Both runs of one line, in megabytes on the fullest rank."""
     # Large blocks go back to the system when they are freed, so that the resident set says what is in use.
     quiet = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    quiet["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # DeepSpeed calls ninja
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", __file__]
     with tempfile.TemporaryDirectory() as folder:
         for method in ("naive", "ogpsa"):

@@ -3,6 +3,7 @@
 make demo
 python benchmarks/demo_seeds.py
 python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
+python benchmarks/memory.py --output benchmarks/results/memory.json
 python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes README.md
 """
 
@@ -26,6 +27,7 @@ README = ROOT / "README.md"
 DEMO = ROOT / "docs" / "demo"
 PICTURE = DEMO / "safety_versus_utility.png"
 OVERHEAD = ROOT / "benchmarks" / "results" / "step_overhead.json"
+MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
 SEEDS = ROOT / "benchmarks" / "results" / "demo_seeds.json"
 MODELS = ("base", "naive/sft", "naive/dpo", "ogpsa/sft", "ogpsa/dpo")
 
@@ -66,6 +68,25 @@ def overhead_section() -> str:
     )
 
 
+def memory_section() -> str:
+    """Measured beside predicted extra memory, one line per engine and number of ranks."""
+    result = json.loads(MEMORY.read_text(encoding="utf-8"))
+    rows = [
+        "| engine | ranks | basis | between refreshes | at a refresh |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for line in result["lines"]:
+        cells = (f"{line[kind]:.0f} ({line[f'{kind}_predicted']:.0f})" for kind in ("basis", "between", "refresh"))
+        rows.append(f"| {line['engine']} | {line['ranks']} | " + " | ".join(cells) + " |")
+    return (
+        f"Megabytes that OGPSA adds on the fullest rank, measured (and predicted): {result['parameters'] / 1e6:.0f} "
+        f"million parameters, {result['directions']} directions, float32, {result['device'].upper()}. The basis is "
+        "counted, the other two are differences between an OGPSA and a naive run: after a step, and at the highest point "
+        "while gradients are computed. There the prediction is an upper bound: room that an engine takes only while it "
+        "accumulates is free during a refresh. Command: `python benchmarks/memory.py`.\n\n" + "\n".join(rows)
+    )
+
+
 def seeds_section() -> str:
     """The demo on fresh worlds: means over worlds of the mean of skills, and how often OGPSA is above naive."""
     measured = json.loads(SEEDS.read_text(encoding="utf-8"))
@@ -102,7 +123,12 @@ def seeds_section() -> str:
 
 def render(text: str) -> str:
     """Return the README with its measured sections written anew."""
-    sections = {"demo": demo_section(), "seeds": seeds_section(), "overhead": overhead_section()}
+    sections = {
+        "demo": demo_section(),
+        "seeds": seeds_section(),
+        "overhead": overhead_section(),
+        "memory": memory_section(),
+    }
     for name, section in sections.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(pattern, lambda match, new=section: f"{match[1]}{new}\n{match[2]}", text, flags=re.S)

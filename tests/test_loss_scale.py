@@ -95,7 +95,16 @@ def test_a_safety_gradient_that_overflows_is_left_to_the_scaler(start):
 def test_what_no_scale_helps_is_given_up(start, messages):
     _, controller, passes = start(scaler_of(2.0**16), factor=torch.nan)
     assert controller.subspace.directions == 0
-    assert controller.engine.reference_scale == 1.0 and len(passes) == 5  # 2^16, 2^12, 2^8, 2^4, 1
+    assert len(passes) == 5  # 2^16, 2^12, 2^8, 2^4, 1
+    assert controller.engine.reference_scale == 2.0**16  # it was not the scale
+
+
+def test_a_checkpoint_holds_the_lowered_scale(start, tmp_path):
+    _, controller, _ = start(scaler_of(2.0**16))
+    controller.save(tmp_path, writes_shared=True)
+    _, resumed, _ = start(scaler_of(2.0**10))
+    resumed.resume(tmp_path)
+    assert resumed.engine.scale_limit == 2.0**12
 
 
 def test_without_a_scaler_there_is_one_attempt(start, messages):

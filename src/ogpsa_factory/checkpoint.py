@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # `ogpsa pipeline` asks for checkpoints and does not want to 
 
 
 FOLDER = "ogpsa_subspace"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def fingerprint(**facts: Any) -> str:

@@ -76,8 +76,8 @@ class Controller:
         self.window = Window(self.references)
         self._lost = False  # whether a checkpoint's subspace could not be restored
         self._refreshed_at = -1
-        logger.info("OGPSA runs on %s; this rank holds %d gradient elements.", self._origin(), sum(engine.sizes))
         self._blank: list[int] = []  # tensors that no reference gradient has reached, but a later one may: see _cover
+        logger.info("OGPSA runs on %s; this rank holds %d gradient elements.", self._origin(), sum(engine.sizes))
 
     def on_step_begin(self, step: int) -> None:
         """Refresh the subspace if it is due.
@@ -92,12 +92,13 @@ class Controller:
 
     def refresh(self, step: int) -> None:
         """Compute the reference gradients at the current parameters and span the subspace by them."""
-        started = time.perf_counter()
+        started, limit = time.perf_counter(), self.engine.scale_limit
         with self.engine.set_aside():
             accepted, losses = self._collect(step)
             while not accepted and self.engine.lower_scale():
                 accepted, losses = self._collect(step)
         if not accepted:
+            self.engine.scale_limit = limit  # it was not the scale
             broken = [r.name for (r, _), loss in zip(self.chunks, losses, strict=False) if not math.isfinite(loss)]
             logger.warning(
                 "Step %d: the reference gradient%s is not finite; %s. Training goes on.",
@@ -219,7 +220,11 @@ class Controller:
             writes_shared: whether this process writes what all ranks have in common.
         """
         if self.chunks and (writes_shared or not self.engine.replicated):
-            state = {**self.subspace.state_dict(), "blank": torch.tensor(self._blank, dtype=torch.int64)}
+            own = {
+                "blank": torch.tensor(self._blank, dtype=torch.int64),
+                "scale_limit": torch.tensor(self.engine.scale_limit, dtype=torch.float64),
+            }
+            state = {**self.subspace.state_dict(), **own}
             checkpoint.save(folder, self._shard(), state, self.fingerprint(), self._origin())
 
     def resume(self, folder: Path) -> None:
@@ -230,6 +235,7 @@ class Controller:
         if state is not None and not missing:
             self.subspace.load_state_dict(state, self.engine.sizes, self.engine.devices)
             self._blank = state["blank"].tolist()
+            self.engine.scale_limit = float(state["scale_limit"])
         elif self.chunks:
             self._lost = True
             why = reason or "another rank has none"

@@ -34,6 +34,7 @@ class Engine(ABC):
         shards: number of pieces that gradients are divided into; 1 where every rank holds the whole gradient.
         gradient_dtype: dtype of the gradients, the narrowest if there are several.
         accumulates: whether the gradient buffers can sum many passes; if not, gradients are taken out after each.
+        scale_limit: the most that ``reference_scale`` may be; infinite until a reference pass has overflowed.
         rank: data-parallel rank of this process.
         world_size: number of data-parallel processes.
     """
@@ -52,7 +53,7 @@ class Engine(ABC):
         distributed = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if distributed else 0
         self.world_size = dist.get_world_size() if distributed else 1
-        self._scale_limit = float("inf")
+        self.scale_limit = float("inf")
 
     @property
     def replicated(self) -> bool:
@@ -130,15 +131,15 @@ class Engine(ABC):
 
         The span of the reference gradients does not depend on it.
         """
-        return min(self.loss_scale, self._scale_limit)
+        return min(self.loss_scale, self.scale_limit)
 
     def lower_scale(self) -> bool:
-        """Lower ``reference_scale`` after an overflow, for good.
+        """Lower ``reference_scale`` after an overflow; ``scale_limit`` keeps it there.
 
         Returns:
             False if there is nothing to lower: the gradient is not finite for another reason.
         """
         if self.reference_scale <= 1.0:
             return False
-        self._scale_limit = max(1.0, self.reference_scale / 16)
+        self.scale_limit = max(1.0, self.reference_scale / 16)
         return True

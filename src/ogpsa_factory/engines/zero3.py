@@ -1,8 +1,9 @@
 """DeepSpeed ZeRO-3, with and without offload of the optimizer or the parameters, to host memory or NVMe.
 
 Every parameter is flattened, padded and cut into one equal piece per rank; so is its gradient, whose padding stays
-zero. The piece is in ``averaged_gradients``, with optimizer offload a slice of the float32 gradient in host memory,
-and on NVMe a file, which is read and written through DeepSpeed's public local API.
+zero. The piece is in ``averaged_gradients``, or with optimizer offload a slice of the float32 gradient in host memory.
+On NVMe that gradient is a file, with parameters and optimizer state beside it. DeepSpeed's public local API would read
+all of them once for every parameter; here a sub-group is read once, and once more when its gradient is written back.
 
 Communication: DeepSpeed gathers parameters and scatters gradients as it does in training; the projection adds one
 all-reduce of ``groups * (k + 1)`` numbers.
@@ -30,39 +31,72 @@ class Zero3Engine(DeepSpeedEngine):
         optimizer = self._optimizer
         self._offload = bool(optimizer.offload_optimizer)
         self._swapped = [i for i in range(len(optimizer.fp16_groups)) if optimizer._swappable_optimizer_subgroup(i)]
-        self._handed_out: list[Tensor | None] = []
+        self._flats: list[Tensor | None] = []  # what `local_gradients` has cut last
         place = "NVMe" if optimizer.swap_optimizer else "offload"
         self.label = "DeepSpeed ZeRO-3" + f" with {place}" * self._offload
         self.shards = self.world_size
         self.sizes = [int(p.partition_numel()) for p in self._parameters]
-        where = torch.device("cpu") if self._offload and not self._swapped else self.device
-        self.devices = [where] * len(self.names)
+        self.devices = [torch.device("cpu") if self._offload else self.device] * len(self.names)
         self.gradient_dtype = (
             optimizer.master_weights_and_grads_dtype if self._offload else optimizer.gradient_accumulation_dtype
         )
 
     def local_gradients(self) -> list[Tensor | None]:
-        """This rank's pieces. No communication is performed; gradients on NVMe are read, see ``commit``."""
-        optimizer = self._optimizer
+        """This rank's pieces. No communication is performed; what is on NVMe is a copy until ``commit``."""
+        if self._offload:
+            self._flats = self._read()
+            return self._cut(self._flats)
         gradients: list[Tensor | None] = [None] * len(self.names)
-        for number, group in enumerate(optimizer.fp16_groups):
-            averaged = optimizer.averaged_gradients.get(number)
-            for position, parameter in enumerate(group):
-                index = self._index[id(parameter)]
-                if number in self._swapped:
-                    gradients[index] = optimizer.get_local_fp32_grad_for_param(parameter)
-                elif self._offload:
-                    _, offset, length = optimizer.grad_position[optimizer.get_param_id(parameter)]
-                    gradients[index] = optimizer.fp32_partitioned_groups_flat[number].grad[offset : offset + length]
-                elif averaged is not None:
-                    gradients[index] = averaged[position]
-        self._handed_out = gradients if self._offload else []
+        for number, group in enumerate(self._optimizer.fp16_groups):
+            averaged = self._optimizer.averaged_gradients.get(number)
+            if averaged is not None:
+                for parameter, gradient in zip(group, averaged, strict=True):
+                    gradients[self._index[id(parameter)]] = gradient
         return gradients
 
     def commit(self) -> None:
-        """Write offloaded gradients back through DeepSpeed, which also renews the norms that it clips by."""
-        self._put_back(self._handed_out)
-        self._handed_out = []
+        """Write to NVMe what belongs there, and renew the norms that DeepSpeed clips offloaded gradients by."""
+        if not self._flats:
+            return
+        optimizer = self._optimizer
+        self._write(self._flats)
+        for parameter, gradient in zip(self._parameters, self._cut(self._flats), strict=True):
+            if gradient is not None:
+                norm = optimizer._constant_buffered_norm2(gradient)
+                optimizer.norm_for_param_grads[optimizer.get_param_id(parameter)] = norm
+        self._flats = []
+
+    def _cut(self, flats: list[Tensor | None]) -> list[Tensor | None]:
+        """Every parameter's piece of its sub-group's flat gradient, as a view."""
+        pieces: list[Tensor | None] = []
+        for parameter in self._parameters:
+            number, start, length = self._optimizer.grad_position[self._optimizer.get_param_id(parameter)]
+            flat = flats[number]
+            pieces.append(None if flat is None else flat[start : start + length])
+        return pieces
+
+    def _read(self) -> list[Tensor | None]:
+        """The float32 gradient of every sub-group, None where there is none: DeepSpeed's own, or a copy from NVMe."""
+        flats: list[Tensor | None] = []
+        for number, part in enumerate(self._optimizer.fp32_partitioned_groups_flat):
+            if number in self._swapped:
+                self._optimizer._optimizer_states_and_gradient_swap_in(number)
+                flats.append(None if part.grad is None else part.grad.clone())
+                self._optimizer._release_swap_buffers(number)
+            else:
+                flats.append(part.grad)
+        return flats
+
+    def _write(self, flats: list[Tensor | None]) -> None:
+        """Put the gradients of sub-groups where DeepSpeed looks for them."""
+        for number, flat in enumerate(flats):
+            part = self._optimizer.fp32_partitioned_groups_flat[number]
+            if flat is not None and number in self._swapped:
+                self._optimizer._optimizer_states_and_gradient_swap_in(number)
+                part.grad.copy_(flat)
+                self._optimizer._writeback_swap_state(number, write_opt_state=False, write_gradients=True)
+            elif flat is not None and flat is not part.grad:
+                part.grad.copy_(flat)
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
@@ -73,7 +107,7 @@ class Zero3Engine(DeepSpeedEngine):
             return
         averaged, flat = optimizer.averaged_gradients, optimizer.grad_partitions_flat_buffer.clone()
         counted = optimizer.micro_step_id, optimizer._epilogue_ran_this_backward, optimizer._offload_boundary_param_ids
-        host = [None if g is None else g.clone() for g in self.local_gradients()] if self._offload else []
+        host = [None if flat is None else flat.clone() for flat in self._read()] if self._offload else []
         norms = optimizer.norm_for_param_grads if self._offload else {}
         self.discard()
         try:
@@ -85,13 +119,8 @@ class Zero3Engine(DeepSpeedEngine):
             optimizer.micro_step_id, optimizer._epilogue_ran_this_backward, active = counted
             optimizer._offload_boundary_param_ids = active
             if self._offload:
-                self._put_back(host)
+                self._write(host)
                 optimizer.norm_for_param_grads = norms
-
-    def _put_back(self, gradients: list[Tensor | None]) -> None:
-        for parameter, gradient in zip(self._parameters, gradients, strict=False):
-            if gradient is not None:
-                self._optimizer.set_local_grad_for_param(gradient, parameter)
 
     def discard(self) -> None:
         """Drop all gradients, and the micro-step that the backward pass counted."""
@@ -100,7 +129,7 @@ class Zero3Engine(DeepSpeedEngine):
         optimizer.grad_partitions_flat_buffer.zero_()
         optimizer.averaged_gradients = {}
         optimizer._offload_boundary_param_ids = set()
-        self._handed_out = []
+        self._flats = []
         if self._offload:
             optimizer.reset_cpu_buffers()
             for number, part in enumerate(optimizer.fp32_partitioned_groups_flat):
