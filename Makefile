@@ -45,11 +45,14 @@ demo: install ## world, SFT and DPO naively and by OGPSA, evaluation, one table 
 	$(BIN)/ogpsa lab evaluate
 	$(BIN)/ogpsa lab compare
 
+# Two at a time, a file's tests together: they share what takes long to set up. One thread each, as models are small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: install ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 lint: install ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -1,5 +1,6 @@
 """A toy model and toy data, so that tests need no download: random weights, a word-level tokenizer, generated rows."""
 
+import gc
 import json
 import logging
 import os
@@ -161,6 +162,8 @@ def run() -> Callable[[dict[str, Any]], Any]:
     install()
     from llamafactory.train.tuner import run_exp
 
+    gc.collect()
+    gc.freeze()  # every run collects garbage, which takes longest for the libraries
     return run_exp
 
 
@@ -236,5 +239,5 @@ def torchrun(
     path = toy.root / "runs.json"
     path.write_text(json.dumps([{"ddp_backend": "gloo", **config} for config in configs]))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command = [*launcher, str(Path(__file__).with_name(worker)), str(path)]
+    command = [*launcher, str(Path(__file__).parent / worker), str(path)]
     subprocess.run(command, check=True, timeout=timeout, env=rank_environment())

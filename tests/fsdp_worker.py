@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
     ShardingStrategy,
     fully_shard,
 )
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import clip_grad_norm_
 from transformers import Qwen2ForCausalLM
@@ -39,10 +40,14 @@ CLIP = 0.5
 ROWS_PER_PASS = 2
 LEARNING_RATE = {"sgd": 0.5, "adamw_torch": 1e-2}
 HALF = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32}  # what no_sync leaves is then in two places
+FLOAT16 = {"param_dtype": torch.float16, "reduce_dtype": torch.float16}
+SCALE = {"init_scale": 2.0**20, "growth_interval": 3}  # too large at first
 
 
 class Native:
     """One process: the names and sizes that the others have to arrive at, and what they have in common."""
+
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def __init__(self, model):
         self.model = model
@@ -59,14 +64,15 @@ class Native:
 
 
 class FSDP2(Native):
-    def __init__(self, model, mesh=None, **settings):
+    def __init__(self, model, mesh=None, scaler=None, **settings):
+        self.scaler = scaler or self.scaler
         settings["mesh"] = init_device_mesh(
             "cpu", mesh or (2,), mesh_dim_names=("copies", "shards")[-len(mesh or "1") :]
         )
         for layer in model.model.layers:
             fully_shard(layer, **settings)
         self.model = fully_shard(model, **settings)
-        self.engine = FSDP2Engine(model)
+        self.engine = FSDP2Engine(model, self.scaler)
         # Between copies, the reduction can also be held back alone.
         self.set_reduction = model.set_requires_all_reduce if mesh == (2, 1) else model.set_requires_gradient_sync
 
@@ -81,7 +87,8 @@ class FSDP2(Native):
 
 
 class FSDP1(Native):
-    def __init__(self, model, mesh=None, **settings):
+    def __init__(self, model, mesh=None, scaler=None, **settings):
+        self.scaler = scaler or self.scaler
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         self.model = FullyShardedDataParallel(
             model,
@@ -90,7 +97,7 @@ class FSDP1(Native):
             device_mesh=mesh and init_device_mesh("cpu", mesh, mesh_dim_names=("copies", "shards")),
             **settings,
         )
-        self.engine = FSDP1Engine(self.model)
+        self.engine = FSDP1Engine(self.model, self.scaler)
         self.trained = trained
 
     def held_back(self):
@@ -115,6 +122,9 @@ KINDS = {
     "FSDP2 kept whole": lambda model: FSDP2(model, reshard_after_forward=False),
     "FSDP2 offloaded": lambda model: FSDP2(model, offload_policy=CPUOffloadPolicy(pin_memory=False)),
     "FSDP2 half": lambda model: FSDP2(model, mp_policy=MixedPrecisionPolicy(**HALF)),
+    "FSDP2 float16": lambda model: FSDP2(
+        model, mp_policy=MixedPrecisionPolicy(**FLOAT16), scaler=torch.amp.GradScaler("cpu", **SCALE)
+    ),
     "FSDP2 one copy": lambda model: FSDP2(model, mesh=(1, 2)),
     "FSDP2 two copies": lambda model: FSDP2(model, mesh=(2, 1)),
     "FSDP2 grid": lambda model: FSDP2(model, mesh=(2, 2)),
@@ -129,6 +139,9 @@ KINDS = {
     "FSDP1 one copy": strategy("HYBRID_SHARD", mesh=(1, 2)),
     "FSDP1 grid": strategy("HYBRID_SHARD", mesh=(2, 2)),
     "FSDP1 half": strategy("FULL_SHARD", mixed_precision=MixedPrecision(**HALF)),
+    "FSDP1 float16": lambda model: FSDP1(
+        model, mixed_precision=MixedPrecision(**FLOAT16), use_orig_params=True, scaler=ShardedGradScaler("cpu", **SCALE)
+    ),
     "FSDP1 narrow": strategy("FULL_SHARD", mixed_precision=MixedPrecision(**HALF, keep_low_precision_grads=True)),
     "FSDP1 narrow, flat": strategy(
         "FULL_SHARD", views=False, mixed_precision=MixedPrecision(**HALF, keep_low_precision_grads=True)
@@ -234,15 +247,19 @@ def train(root, run):
             part = mine[number * size : (number + 1) * size]
             hold_back = number in run.hold_back and number < run.accumulation - 1
             with wrapped.held_back() if hold_back else contextlib.nullcontext():
-                (mean_loss(part) * (tokens(part) / tokens(batch) * world)).backward()
+                loss = mean_loss(part) * (tokens(part) / tokens(batch) * world)
+                wrapped.scaler.scale(loss).backward()
                 if run.disturb:
                     controller.refresh(step)
             if run.disturb:
                 controller.refresh(step)
         controller.before_clipping(step)
+        wrapped.scaler.unscale_(optimizer)
         wrapped.clip()
-        optimizer.step()
+        wrapped.scaler.step(optimizer)
+        wrapped.scaler.update()
         optimizer.zero_grad()
+    assert controller.subspace.directions == len(controller.chunks), run
     return wrapped.weights()
 
 

@@ -10,7 +10,7 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from ogpsa_factory import OGPSAError
 from ogpsa_factory.engines.select import select_engine
-from ogpsa_factory.llamafactory.preflight import check_deepspeed, warn_of_fsdp
+from ogpsa_factory.llamafactory.preflight import check_deepspeed, warn_of_fsdp, warn_of_nvme
 
 
 @pytest.fixture
@@ -118,6 +118,16 @@ def test_fsdp_says_what_it_will_not_do(monkeypatch, messages):
     assert not messages()
     warn_of_fsdp(SimpleNamespace(use_cpu=True, fsdp_config={"version": 2}))
     assert "Accelerate trains with DDP" in messages() and "no model.safetensors" in messages()
+
+
+def test_nvme_says_that_it_does_not_resume(messages):
+    for device, resumed in (("cpu", "checkpoint-1"), ("nvme", None), ("nvme", "checkpoint-1")):
+        assert not messages()
+        settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": device}}})
+        warn_of_nvme(
+            SimpleNamespace(deepspeed="ds.json", hf_deepspeed_config=settings, resume_from_checkpoint=resumed)
+        )
+    assert "the run that is resumed from checkpoint-1 is not the unbroken one" in messages()
 
 
 def wrapped_in(module, name, **attributes):

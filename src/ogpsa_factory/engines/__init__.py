@@ -13,10 +13,10 @@ SUPPORT = {
     "DDP": "tested on CPU",
     "DeepSpeed ZeRO-0, 1, 2, 3": "tested on CPU",
     "DeepSpeed with optimizer or parameter offload": "tested on CPU",
-    "DeepSpeed with NVMe offload": "not tested",
+    "DeepSpeed with NVMe offload": "tested on CPU, but does not resume",
     "DeepSpeed BF16_Optimizer": "tested on CPU",
     "FSDP1, FSDP2": "tested on CPU",
-    "fp16 with loss scaling": "not tested",
+    "fp16 with loss scaling": "tested on CPU",
 }
 
 # DeepSpeed's optimizers that step with something else than the averaged gradient.

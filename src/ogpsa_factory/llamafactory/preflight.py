@@ -165,6 +165,25 @@ def warn_of_ignored_loss(finetuning_args: Any) -> None:
         )
 
 
+def warn_of_nvme(training_args: Any) -> None:
+    """Warn where a resumed run cannot be the unbroken one, with or without OGPSA.
+
+    DeepSpeed 0.19.8 does not restore the weights and the optimizer state that are on NVMe.
+
+    Args:
+        training_args: LLaMA-Factory's training arguments.
+    """
+    if not (training_args.deepspeed and training_args.resume_from_checkpoint):
+        return
+    if training_args.hf_deepspeed_config.get_value("zero_optimization.offload_optimizer.device") == "nvme":
+        logger.warning(
+            "DeepSpeed %s does not restore what offload_optimizer has on NVMe, with or without OGPSA: the run that is "
+            "resumed from %s is not the unbroken one. Use device: cpu to resume exactly.",
+            version("deepspeed"),
+            training_args.resume_from_checkpoint,
+        )
+
+
 def skip_broken_checkpoint(training_args: Any) -> None:
     """Resume from the last *complete* checkpoint if the last one was cut short, e.g. by a kill while it was written.
 

@@ -11,7 +11,7 @@ from typing import Any
 from .. import report
 from .compat import STAGES
 from .data import load_reference_sets
-from .preflight import check_supported, skip_broken_checkpoint, warn_of_ignored_loss
+from .preflight import check_supported, skip_broken_checkpoint, warn_of_ignored_loss, warn_of_nvme
 from .trainer import make_trainer_class
 
 
@@ -44,6 +44,7 @@ def with_ogpsa(stage: str, run_stage: Callable[..., Any]) -> Callable[..., Any]:
         check_supported(model_args, data_args, training_args, finetuning_args)
         warn_of_ignored_loss(finetuning_args)
         skip_broken_checkpoint(training_args)
+        warn_of_nvme(training_args)
         references = load_reference_sets(finetuning_args, model_args, data_args, training_args)
         trainers: list[Any] = []
         with _trainer_of(stage, finetuning_args, references, trainers.append):
