@@ -4,10 +4,10 @@ Run:  python benchmarks/memory.py [--engines zero2,zero3] [--device cuda] [--out
 
 Each line is two runs of the same model, data and steps, one naive and one with OGPSA (two directions, two refreshes),
 each in processes of its own. "Between refreshes" compares what is allocated after the last step, "at a refresh" the
-highest point while gradients are computed; both are OGPSA minus naive on the fullest rank. The optimizer's step is left
-out of the latter: DeepSpeed's takes more room for itself than a backward pass does, and would hide a part of what a
-refresh takes. On CPUs it is the resident set, sampled every millisecond, in which the allocator's own habits show; on
-GPUs what PyTorch counts.
+highest point while gradients are computed; both are OGPSA minus naive on the fullest rank. The optimizer's step is
+left out of the latter: DeepSpeed's takes more room for itself than a backward pass does, and would hide a part of what
+a refresh takes. On CPUs it is the resident set, sampled every millisecond, in which the allocator's own habits show;
+on GPUs what PyTorch counts.
 """
 
 import argparse

@@ -81,9 +81,9 @@ def memory_section() -> str:
     return (
         f"Megabytes that OGPSA adds on the fullest rank, measured (and predicted): {result['parameters'] / 1e6:.0f} "
         f"million parameters, {result['directions']} directions, float32, {result['device'].upper()}. The basis is "
-        "counted, the other two are differences between an OGPSA and a naive run: after a step, and at the highest point "
-        "while gradients are computed. There the prediction is an upper bound: room that an engine takes only while it "
-        "accumulates is free during a refresh. Command: `python benchmarks/memory.py`.\n\n" + "\n".join(rows)
+        "counted, the other two are differences between an OGPSA and a naive run: after a step, and at the highest "
+        "point while gradients are computed. There the prediction is an upper bound: room that an engine takes only "
+        "while it accumulates is free during a refresh. Command: `python benchmarks/memory.py`.\n\n" + "\n".join(rows)
     )
 
 

@@ -14,7 +14,7 @@ destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None  
 for config in json.loads(Path(sys.argv[1]).read_text()):
     run_exp(config)
     gc.collect()
-    gc.freeze()  # every run collects garbage, which takes longest for the libraries and for what earlier runs have left
+    gc.freeze()  # every run collects garbage, which takes long for the libraries and for what earlier runs have left
 destroy()
 sys.stdout.flush()
 os._exit(0)  # one in some twenty gloo processes aborts while Python shuts down, with all work done

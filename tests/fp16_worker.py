@@ -1,4 +1,4 @@
-"""Like ddp_worker.py, but DeepSpeed computes in float16 on any CPU, where it would refuse those without fast float16."""
+"""Like ddp_worker.py, but DeepSpeed takes float16 on every CPU, where it would refuse those that are slow at it."""
 
 import runpy
 from pathlib import Path

@@ -140,7 +140,10 @@ KINDS = {
     "FSDP1 grid": strategy("HYBRID_SHARD", mesh=(2, 2)),
     "FSDP1 half": strategy("FULL_SHARD", mixed_precision=MixedPrecision(**HALF)),
     "FSDP1 float16": lambda model: FSDP1(
-        model, mixed_precision=MixedPrecision(**FLOAT16), use_orig_params=True, scaler=ShardedGradScaler("cpu", **SCALE)
+        model,
+        use_orig_params=True,
+        mixed_precision=MixedPrecision(**FLOAT16),
+        scaler=ShardedGradScaler("cpu", **SCALE),
     ),
     "FSDP1 narrow": strategy("FULL_SHARD", mixed_precision=MixedPrecision(**HALF, keep_low_precision_grads=True)),
     "FSDP1 narrow, flat": strategy(

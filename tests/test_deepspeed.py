@@ -75,7 +75,7 @@ BFLOAT16 = {
     "zero3 offload": deepspeed(3, True),
     "zero3 offload all": deepspeed(3, True, True),
 }
-FLOAT16 = {engine: ENGINES[engine] for engine in ("zero0", "zero1", "zero2", "zero2 offload", "zero3", "zero3 offload")}
+FLOAT16 = {each: ENGINES[each] for each in ("zero0", "zero1", "zero2", "zero2 offload", "zero3", "zero3 offload")}
 
 # Together: one and two passes per step, one and two reference sets, sets of uneven length and of a single row (the
 # second rank has none), every granularity.

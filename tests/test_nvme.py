@@ -1,4 +1,4 @@
-"""ZeRO-3 with the optimizer, or all of it, on a disk: the weights that host memory gives, and training without a trace.
+"""ZeRO-3 with the optimizer, or all of it, on a disk: the weights that host memory gives, and no trace of collections.
 
 DeepSpeed compiles its asynchronous input and output for it, which takes libaio's headers (Debian: libaio-dev).
 """
@@ -13,7 +13,7 @@ from test_parity import LIMIT
 pytestmark = pytest.mark.slow
 
 KINDS = ("optimizer", "parameters too")
-SWAPPED = 280_000  # numbers per rank from which on a sub-group is written to disk; what is left over of this model is not
+SWAPPED = 280_000  # numbers in a sub-group: DeepSpeed writes this many to disk, and keeps the smaller rest in memory
 LARGE = {"hidden_size": 128, "intermediate_size": 768}
 
 
