@@ -186,7 +186,7 @@ def _print_table(
         f"{settings.precision} precision), on {ranks} rank{'s' if ranks > 1 else ''}; subspace of k = {directions} "
         f"(reference sets: {settings.references}, rank: {settings.rank})."
     )
-    numbers = [Column(name, justify="right") for name in ("training", "OGPSA", "refreshing", "bytes/step")]
+    numbers = [Column(name, justify="right") for name in ("training", "OGPSA", "refresh", "sent")]
     fits = [] if memory is None else [f"fits in {memory:g}"]
     table = Table(Column("engine", no_wrap=True), "basis", *numbers, *fits, box=box.SIMPLE)
     for each in predictions:
@@ -203,8 +203,8 @@ def _print_table(
         table.add_row(*row, *verdict)
     console.print(table)
     lines = [
-        "In GB (10^9 bytes) per rank, H: in host memory. OGPSA comes on top of training; refreshing: its peak, while "
-        "the subspace is refreshed.",
+        "In GB (10^9 bytes) per rank, H: in host memory. OGPSA comes on top of training; refresh: its peak, while the "
+        "subspace is refreshed; sent: bytes that the projection sends per optimizer step.",
         f"←: what the training file asks for ({ENGINES[settings.engine].label})." if settings.engine else "",
         *parameters.remarks,
         *settings.remarks,
