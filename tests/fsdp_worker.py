@@ -256,13 +256,16 @@ def train(root, run):
                     controller.refresh(step)
             if run.disturb:
                 controller.refresh(step)
-        controller.before_clipping(step)
+        controller.before_clipping(step, measure=True)
         wrapped.scaler.unscale_(optimizer)
         wrapped.clip()
         wrapped.scaler.step(optimizer)
         wrapped.scaler.update()
         optimizer.zero_grad()
     assert controller.subspace.directions == len(controller.chunks), run
+    left = [abs(value) for name, value in controller.metrics().items() if name.startswith("ogpsa/cos_after/")]
+    assert len(left) == (0 if run.monitor else len(run.references)), run
+    assert max(left, default=0) < (1e-6 if wrapped.engine.gradient_dtype == torch.float32 else 1e-3), run
     return wrapped.weights()
 
 

@@ -97,6 +97,10 @@ DEEPSPEED = {
     "SuperOffload": ({"zero_optimization": {"offload_optimizer": {"super_offload": True}}}, "SuperOffload"),
     "tensor parallelism": ({"tensor_parallel": {"autotp_size": 2}}, "autotp_size .* tensor parallelism"),
     "DeepCompile": ({"compile": {"deepcompile": True}}, "deepcompile .* DeepCompile"),
+    "partial offload": (
+        {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
+        r"offload_optimizer\.ratio: 0.5",
+    ),
     "optimizer": ({"optimizer": {"type": "OneBitAdam"}}, "optimizer.type: OneBitAdam .* Use AdamW"),
 }
 
@@ -124,9 +128,8 @@ def test_nvme_says_that_it_does_not_resume(messages):
     for device, resumed in (("cpu", "checkpoint-1"), ("nvme", None), ("nvme", "checkpoint-1")):
         assert not messages()
         settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": device}}})
-        warn_of_nvme(
-            SimpleNamespace(deepspeed="ds.json", hf_deepspeed_config=settings, resume_from_checkpoint=resumed)
-        )
+        plugin = SimpleNamespace(hf_ds_config=settings)
+        warn_of_nvme(SimpleNamespace(deepspeed_plugin=plugin, resume_from_checkpoint=resumed))
     assert "the run that is resumed from checkpoint-1 is not the unbroken one" in messages()
 
 
@@ -152,7 +155,7 @@ def test_unknown_deepspeed_optimizers(monkeypatch):
     with pytest.raises(OGPSAError, match="does not know DeepSpeed's object"):
         select_engine(torch.nn.Linear(2, 2), engine)
     type(engine).optimizer = type("BF16_Optimizer", (), {})()
-    with pytest.raises(OGPSAError, match="BF16_Optimizer has no fp32_groups_gradients"):
+    with pytest.raises(OGPSAError, match="BF16_Optimizer has no bf16_groups, fp32_groups_gradients"):
         select_engine(torch.nn.Linear(2, 2), engine)
     type(engine).basic_optimizer = type("ZeroOneAdam", (), {})()
     with pytest.raises(OGPSAError, match="optimizer ZeroOneAdam: it does not step with the averaged gradient"):

@@ -1,6 +1,7 @@
 """The engine contract on DistributedDataParallel: two gloo processes give the single process's reference gradients."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from test_reference import Toy, rows_of
 from torch.nn.parallel import DistributedDataParallel
 
 from ogpsa_factory.engines import NativeEngine
+from ogpsa_factory.engines.zero12 import Zero12Engine
 from ogpsa_factory.reference import collect_gradient, make_reference_set
 
 
@@ -74,3 +76,16 @@ def test_two_ranks_give_the_whole_sets_gradient(tmp_path, dtype):
                 gradient, own_loss = results[name, batch_size]
                 assert torch.allclose(gradient, expected, rtol=tolerance), (name, batch_size)
                 assert own_loss == pytest.approx(loss, rel=tolerance)
+
+
+def test_offloaded_gradients_are_waited_for():
+    """DeepSpeed copies them into pinned memory, and by itself waits for that when it steps."""
+    flat = torch.zeros(4)
+    optimizer = SimpleNamespace(
+        single_partition_of_fp32_groups=[SimpleNamespace(grad=flat)],
+        _wait_for_offload_copies=lambda: flat.copy_(torch.arange(4.0)),
+    )
+    engine = Zero12Engine.__new__(Zero12Engine)
+    engine._optimizer, engine._offload, engine._layout, engine.names = optimizer, True, [[(0, 1, 3)]], ["weight"]
+    flat_read = [gradient.clone() for gradient in engine.local_gradients()]
+    assert torch.equal(flat_read[0], torch.tensor([1.0, 2.0, 3.0]))

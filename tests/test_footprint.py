@@ -404,6 +404,14 @@ class TestTrainingFile:
                 {"deepspeed": {"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "fp32"}}},
                 "bf16",
             ),
+            (
+                {
+                    "bf16": False,
+                    "fp16": True,
+                    "deepspeed": {"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "fp32"}},
+                },
+                "zero1",
+            ),
             ({"deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}}}, "zero2"),
             (
                 {"deepspeed": {"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}},

@@ -52,6 +52,13 @@ ENGINES = {
         },
         "bf16": True,
     },
+    "zero3 offload bf16": {
+        "deepspeed": {
+            **deepspeed(3, offload_optimizer=HOST, offload_param=HOST),
+            "zero_force_ds_cpu_optimizer": False,
+        },
+        "bf16": True,
+    },
     "FSDP1 bf16": {**fsdp(1), "bf16": True},
     "FSDP2 bf16": {**fsdp(2), "bf16": True},
     "FSDP2 fp16": {**fsdp(2), "fp16": True},
@@ -68,7 +75,7 @@ def trained(tmp_path_factory) -> Toy:
     save_toy_model(toy.root / "model", attention_dropout=0.1)
     runs = []
     for engine, changes in ENGINES.items():
-        shared = {"use_cpu": False, "ddp_backend": "nccl", "max_steps": 12, **changes}
+        shared = {"use_cpu": False, "ddp_backend": "nccl", "full_determinism": True, "max_steps": 12, **changes}
         plain = {key: value for key, value in shared.items() if not key.startswith("ogpsa_")}
         runs.append(toy.config(name_of(engine, "plain"), **plain))
         watch = {"ogpsa_monitor_only": True, "ogpsa_refresh_steps": 1}

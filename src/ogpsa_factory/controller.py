@@ -210,6 +210,8 @@ class Controller:
             energy=self.arguments.ogpsa_energy,
             dtype=str(self.subspace.dtype),
             loss=(self.arguments.ogpsa_reference_loss, self.arguments.ogpsa_reference_average),
+            # A mean of batches' means depends on how many ranks there are.
+            ranks=self.engine.world_size if self.arguments.ogpsa_reference_average == "batch" else None,
         )
 
     def save(self, folder: Path, writes_shared: bool) -> None:

@@ -15,8 +15,9 @@ SUPPORT = {
     "DeepSpeed with optimizer or parameter offload": "tested on CPU",
     "DeepSpeed with NVMe offload": "tested on CPU, but does not resume",
     "DeepSpeed BF16_Optimizer": "tested on CPU",
-    "FSDP1, FSDP2": "tested on CPU",
-    "fp16 with loss scaling": "tested on CPU",
+    "FSDP1": "tested on CPU, in a loop of its own",
+    "FSDP2": "tested on CPU",
+    "fp16 with loss scaling": "tested on CPU; DDP and FSDP: in a loop of their own",
 }
 
 # DeepSpeed's optimizers that step with something else than the averaged gradient.

@@ -62,7 +62,11 @@ class Engine(ABC):
 
     @abstractmethod
     def local_gradients(self) -> list[Tensor | None]:
-        """This rank's reduced gradients in the order of ``names``, None where it has none; see ``commit``."""
+        """This rank's reduced gradients in the order of ``names``, None where it has none; see ``commit``.
+
+        They are there to be changed in place. A whole gradient has its parameter's shape, FSDP2's its rows; a piece of
+        one is flat.
+        """
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:

@@ -60,6 +60,8 @@ class Zero12Engine(DeepSpeedEngine):
         """The pieces in this rank's part. No communication is performed."""
         optimizer = self._optimizer
         gradients: list[Tensor | None] = [None] * len(self.names)
+        if self._offload:
+            optimizer._wait_for_offload_copies()  # into pinned memory, which otherwise `step` waits for
         for group, pieces in enumerate(self._layout):
             if self._offload:
                 flat = optimizer.single_partition_of_fp32_groups[group].grad.view(-1)
@@ -146,11 +148,8 @@ class Zero12Engine(DeepSpeedEngine):
         optimizer._epilogue_ran_this_backward = False
         optimizer._release_ipg_buffers()
         optimizer._release_preflattened_grad_buffers()
-        for group in optimizer.averaged_gradients:
-            optimizer.averaged_gradients[group] = None
-            optimizer.all_grad_tensors[group] = None
-        for group in optimizer.all_grad_tensors:
-            optimizer.all_grad_tensors[group] = None
+        for gradients in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+            gradients.update(dict.fromkeys(gradients))
         if self._offload:
             optimizer.reset_cpu_buffers()
             optimizer._offload_accumulated_param_ids = set()

@@ -61,9 +61,9 @@ class Zero3Engine(DeepSpeedEngine):
         optimizer = self._optimizer
         self._write(self._flats)
         for parameter, gradient in zip(self._parameters, self._cut(self._flats), strict=True):
-            if gradient is not None:
-                norm = optimizer._constant_buffered_norm2(gradient)
-                optimizer.norm_for_param_grads[optimizer.get_param_id(parameter)] = norm
+            key = optimizer.get_param_id(parameter)
+            if gradient is not None and key in optimizer.norm_for_param_grads:
+                optimizer.norm_for_param_grads[key] = optimizer._constant_buffered_norm2(gradient)
         self._flats = []
 
     def _cut(self, flats: list[Tensor | None]) -> list[Tensor | None]:
@@ -123,7 +123,10 @@ class Zero3Engine(DeepSpeedEngine):
                 optimizer.norm_for_param_grads = norms
 
     def discard(self) -> None:
-        """Drop all gradients, and the micro-step that the backward pass counted."""
+        """Drop all gradients, and the micro-step that the backward pass counted.
+
+        What is on NVMe stays until the next backward pass overwrites it, as it does after a step.
+        """
         optimizer = self._optimizer
         optimizer.zero_grad(set_to_none=True)  # also the micro-step
         optimizer.grad_partitions_flat_buffer.zero_()

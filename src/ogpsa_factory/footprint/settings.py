@@ -139,7 +139,7 @@ def _tuning(given: dict[str, Any]) -> Tuning:
 def _read_engine(given: dict[str, Any], settings: Settings) -> None:
     """Find the engine that LLaMA-Factory would start, which the file names by DeepSpeed's or FSDP's options."""
     if given.get("deepspeed"):
-        _read_deepspeed(_mapping(given["deepspeed"], "deepspeed"), settings)
+        _read_deepspeed(_mapping(given["deepspeed"], "deepspeed"), settings, half=bool(given.get("fp16")))
         return
     words = given.get("fsdp") or []
     words = words.split() if isinstance(words, str) else ["full_shard"] if words is True else [str(w) for w in words]
@@ -159,8 +159,10 @@ def _read_engine(given: dict[str, Any], settings: Settings) -> None:
     settings.engine = f"fsdp{2 if str(version) == '2' else 1}" + "-offload" * ("offload" in words)
 
 
-def _read_deepspeed(options: dict[str, Any], settings: Settings) -> None:
-    if any((options.get(name) or {}).get("enabled") is True for name in ("bf16", "fp16")):
+def _read_deepspeed(options: dict[str, Any], settings: Settings, half: bool) -> None:
+    enabled = {name for name in ("bf16", "fp16") if (options.get(name) or {}).get("enabled") is True}
+    half = half or "fp16" in enabled
+    if enabled:
         settings.precision = "mixed"
     zero = options.get("zero_optimization") or {}
     stage = zero.get("stage", 0)
@@ -179,7 +181,7 @@ def _read_deepspeed(options: dict[str, Any], settings: Settings) -> None:
             )
     wide = str((options.get("data_types") or {}).get("grad_accum_dtype")) in ("fp32", "float32")
     settings.wide_gradients = wide and not moved
-    if stage == 1 and wide and not moved and settings.precision == "mixed":
+    if stage == 1 and wide and not moved and settings.precision == "mixed" and not half:
         settings.engine = "bf16"
 
 

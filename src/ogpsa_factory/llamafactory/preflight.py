@@ -77,17 +77,23 @@ def check_supported(model_args: Any, data_args: Any, training_args: Any, finetun
             "accumulated gradient to project. Use e.g. optim: adamw_torch."
         )
 
-    if training_args.deepspeed:
-        check_deepspeed(training_args.hf_deepspeed_config)
+    if (settings := _deepspeed_settings(training_args)) is not None:
+        check_deepspeed(settings)
     if training_args.fsdp:
         warn_of_fsdp(training_args)
+
+
+def _deepspeed_settings(training_args: Any) -> Any:
+    """DeepSpeed's configuration: of the ``deepspeed`` argument, or what `accelerate launch` was given; or None."""
+    plugin = training_args.deepspeed_plugin
+    return None if plugin is None else plugin.hf_ds_config
 
 
 def check_deepspeed(settings: Any) -> None:
     """Refuse what a DeepSpeed configuration switches on and OGPSA cannot work with.
 
     Args:
-        settings: transformers' ``HfDeepSpeedConfig``.
+        settings: transformers' or accelerate's ``HfDeepSpeedConfig``.
 
     Raises:
         OGPSAError: naming the key.
@@ -99,6 +105,12 @@ def check_deepspeed(settings: Any) -> None:
                 f"use_ogpsa does not work with {key} in the deepspeed configuration: {what} is not supported. "
                 "Remove it."
             )
+    ratio = settings.get_value("zero_optimization.offload_optimizer.ratio", 1)
+    if isinstance(ratio, (int, float)) and ratio < 1:
+        raise OGPSAError(
+            f"use_ogpsa does not work with zero_optimization.offload_optimizer.ratio: {ratio} in the deepspeed "
+            "configuration: it leaves a part of the gradients on the GPU. Remove it."
+        )
     optimizer = str(settings.get_value("optimizer.type", ""))
     if optimizer.lower() in UNSUITABLE_OPTIMIZERS:
         raise OGPSAError(
@@ -173,9 +185,10 @@ def warn_of_nvme(training_args: Any) -> None:
     Args:
         training_args: LLaMA-Factory's training arguments.
     """
-    if not (training_args.deepspeed and training_args.resume_from_checkpoint):
+    settings = _deepspeed_settings(training_args)
+    if settings is None or not training_args.resume_from_checkpoint:
         return
-    if training_args.hf_deepspeed_config.get_value("zero_optimization.offload_optimizer.device") == "nvme":
+    if settings.get_value("zero_optimization.offload_optimizer.device") == "nvme":
         logger.warning(
             "DeepSpeed %s does not restore what offload_optimizer has on NVMe, with or without OGPSA: the run that is "
             "resumed from %s is not the unbroken one. Use device: cpu to resume exactly.",
