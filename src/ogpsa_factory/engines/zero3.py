@@ -107,7 +107,7 @@ class Zero3Engine(DeepSpeedEngine):
             return
         averaged, flat = optimizer.averaged_gradients, optimizer.grad_partitions_flat_buffer.clone()
         counted = optimizer.micro_step_id, optimizer._epilogue_ran_this_backward, optimizer._offload_boundary_param_ids
-        host = [None if flat is None else flat.clone() for flat in self._read()] if self._offload else []
+        host = [None if part is None else part.clone() for part in self._read()] if self._offload else []
         norms = optimizer.norm_for_param_grads if self._offload else {}
         self.discard()
         try:
