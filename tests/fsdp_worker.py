@@ -263,6 +263,9 @@ def train(root, run):
         wrapped.scaler.update()
         optimizer.zero_grad()
     assert controller.subspace.directions == len(controller.chunks), run
+    if wrapped.scaler.is_enabled():  # training has overflowed, and so have the references, if there are any
+        assert wrapped.scaler.get_scale() < SCALE["init_scale"], run
+        assert (wrapped.engine.scale_limit < SCALE["init_scale"]) == bool(run.references), run
     left = [abs(value) for name, value in controller.metrics().items() if name.startswith("ogpsa/cos_after/")]
     assert len(left) == (0 if run.monitor else len(run.references)), run
     assert max(left, default=0) < (1e-6 if wrapped.engine.gradient_dtype == torch.float32 else 1e-3), run
