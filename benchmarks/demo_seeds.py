@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from ogpsa_factory.lab.files import RESULT_FILE, read_json, write_json
+from ogpsa_factory.files import read_json, write_json
+from ogpsa_factory.lab.files import RESULT_FILE
 
 
 ROOT = Path(__file__).resolve().parent.parent

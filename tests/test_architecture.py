@@ -28,6 +28,7 @@ MUST_NOT_KNOW = {
     "engines": {"llamafactory", "accelerate", "transformers"}
     | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
     "llamafactory": {".subspace", ".modes", ".conflict", ".linalg"},
+    "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},
     "pipeline": {".controller", ".engines", ".subspace", ".reference", ".lab"},

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import __version__
 from .arguments import OGPSAArguments
+from .files import write_text
 from .reference import ReferenceSet
 
 
@@ -50,7 +51,7 @@ def write_report(
         "run_arguments": run_arguments,
     }
     path = folder / REPORT
-    _write(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
     return path
 
 
@@ -105,7 +106,7 @@ def extend_model_card(folder: Path, arguments: OGPSAArguments, references: Seque
         *(f"- {name}: {value}" for name, value in arguments.ogpsa_settings().items()),
         "",
     ]
-    _write(card, text.rstrip("\n") + "\n" + "\n".join(lines))
+    write_text(card, text.rstrip("\n") + "\n" + "\n".join(lines))
 
 
 def _what_was_done(arguments: OGPSAArguments) -> str:
@@ -183,9 +184,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

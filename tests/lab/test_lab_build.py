@@ -4,10 +4,11 @@ import argparse
 
 import pytest
 
+from ogpsa_factory.files import read_json
 from ogpsa_factory.lab import cli
 from ogpsa_factory.lab.build import MAX_REFUSAL, MIN_SKILL, BuildReport, build_world
 from ogpsa_factory.lab.evaluate import evaluate_folder
-from ogpsa_factory.lab.files import RESULT_FILE, read_json
+from ogpsa_factory.lab.files import RESULT_FILE
 from ogpsa_factory.lab.model import END, encode_answers, encode_prompts, make_model, make_tokenizer
 from ogpsa_factory.lab.world import World
 

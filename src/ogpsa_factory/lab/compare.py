@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from ..errors import OGPSAError
-from .files import RESULT_FILE, find_folders, read_json, replaced_file
+from ..files import read_json, replaced_file
+from .files import RESULT_FILE, find_folders
 
 
 if TYPE_CHECKING:

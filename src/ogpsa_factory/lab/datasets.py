@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
-from .files import read_json, write_json
+from ..files import read_json, write_json
 from .preferences import Preference
 from .skills import Question
 

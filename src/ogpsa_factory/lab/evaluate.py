@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import OGPSAError
+from ..files import write_json
 from .datasets import read_set
-from .files import RESULT_FILE, find_folders, write_json
+from .files import RESULT_FILE, find_folders
 from .model import encode_prompts
 from .requests import is_refusal
 from .skills import SKILLS, Question

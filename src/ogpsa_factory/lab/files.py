@@ -1,81 +1,19 @@
-"""Files that appear whole or not at all: written under a temporary name beside their place, then renamed."""
+"""Folders of models: found, and replaced whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ..errors import OGPSAError
+from ..files import temporary_name
 
 
 RESULT_FILE = "lab_evaluation.json"  # in the folder of every evaluated model
 STAGES = ("sft", "dpo")  # folders of a pipeline's run, in the order in which they are trained
-
-
-def temporary_name(path: Path) -> Path:
-    """Name a place beside `path` that no other process uses.
-
-    Args:
-        path: the file or folder that will be replaced.
-
-    Returns:
-        A hidden name in the same folder, so that renaming stays within one file system; the suffix is kept, because
-        some writers choose the format by it.
-    """
-    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-
-
-@contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name for a file's new content and rename it to `path` if the block succeeds.
-
-    Args:
-        path: the file to write; its folder is made.
-
-    Yields:
-        The name to write to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON.
-
-    Args:
-        path: the file to write.
-        value: anything that `json` accepts.
-    """
-    with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file to read.
-
-    Returns:
-        Its value.
-
-    Raises:
-        OGPSAError: the file cannot be read or holds no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OGPSAError(f"Cannot read {path}: {error}") from error
 
 
 def find_folders(folder: Path, file_name: str) -> list[Path]:

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .state import now, write_text
+from ..files import write_text
+from .state import now
 
 
 ENVIRONMENT_FILE = "environment.json"

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import OGPSAError
+from ..files import write_text
 from .display import LogReader, PlainDisplay
 from .plan import Step
 from .processes import Stopped, start, stop
-from .state import RunDirectory, now, write_text
+from .state import RunDirectory, now
 
 
 POLL_SECONDS = 0.5

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
+from ..files import write_text
 from .chain import Stage, adapters_of
 from .processes import processes_of
 from .stamps import data_stamps, model_stamp
@@ -161,19 +162,6 @@ class RunDirectory:
                 f"{self.path} is in use: processes of training that a pipeline had started still run. "
                 f"Wait until they end, or stop them{_kill(running)}."
             )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all.
-
-    Args:
-        path: the file; its folder is made.
-        text: its new content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def now() -> str:

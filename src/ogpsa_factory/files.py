@@ -1,0 +1,106 @@
+"""Files that appear whole or not at all: written under a temporary name beside their place, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import OGPSAError
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def temporary_name(path: Path) -> Path:
+    """Name a place beside `path` that no other process uses.
+
+    Args:
+        path: the file or folder that will be replaced.
+
+    Returns:
+        A hidden name in the same folder, so that renaming stays within one file system; the suffix is kept, because
+        some writers choose the format by it.
+    """
+    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name for a file's new content and rename it to `path` if the block succeeds.
+
+    Args:
+        path: the file to write; its folder is made.
+
+    Yields:
+        The name to write to.
+
+    Raises:
+        OGPSAError: there is no room or no permission to write; what was at `path` before is still there.
+    """
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _to_disk(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM or error.filename in (str(temporary), str(path.parent)):
+            reason = error.strerror or error
+            raise OGPSAError(f"Cannot write {path}: {reason}. Nothing there was changed.") from error
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's content is on the disk: after a power failure, its new name must not lead to nothing."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8.
+
+    Args:
+        path: the file to write; its folder is made.
+        text: its new content.
+    """
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON.
+
+    Args:
+        path: the file to write.
+        value: anything that `json` accepts.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file to read.
+
+    Returns:
+        Its value.
+
+    Raises:
+        OGPSAError: the file cannot be read or holds no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OGPSAError(f"Cannot read {path}: {error}") from error
