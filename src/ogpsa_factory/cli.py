@@ -12,6 +12,7 @@ from .errors import OGPSAError
 # a function from the parsed arguments to the exit code. These modules are imported whatever the subcommand, for the
 # help texts, so they import what is heavy inside their handlers.
 COMMANDS = (
+    "ogpsa_factory.data.cli",
     "ogpsa_factory.doctor",
     "ogpsa_factory.lab.cli",
     "ogpsa_factory.pipeline.cli",

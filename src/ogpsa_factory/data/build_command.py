@@ -1,0 +1,201 @@
+"""`ogpsa data build`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..endpoint import Endpoint
+    from .build import Built
+    from .paper import Order
+    from .refusals.writers import RefusalRequest, Refusals
+    from .sources import Source
+
+
+WHAT = ("paper", "saferlhf", "ultrafeedback", "halueval", "general")
+
+
+def register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `build`.
+
+    Args:
+        commands: of `ogpsa data`.
+    """
+    build = commands.add_parser("build", help="make the paper's training and reference sets from public sources")
+    build.add_argument(
+        "what",
+        choices=WHAT,
+        help="paper: all; saferlhf: harmful prompts and refusals; ultrafeedback, halueval: reference sets; general: "
+        "the rows that the baseline mixes in",
+    )
+    build.add_argument("--output", type=Path, default=Path("data"), help="LLaMA-Factory's dataset_dir (%(default)s)")
+    build.add_argument("--samples", type=int, help="rows of each set (10,000; reference sets 200)")
+    build.add_argument("--seed", type=int, default=0, help="equal seeds draw equal rows (%(default)s)")
+    build.add_argument(
+        "--source", type=Path, metavar="DIR", help="file or folder with the sources in their public schema (the hub)"
+    )
+    build.add_argument("--with-knowledge", action="store_true", help="put HaluEval's passage before the question")
+    build.add_argument("--no-aliases", action="store_true", help="leave out the names of the authors' registry")
+    build.add_argument("--replace", action="store_true", help="replace other entries of the same names")
+    refusals = build.add_argument_group("refusals", "who writes them; built-in templates if nothing is said")
+    refusals.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible, such as https://api.openai.com/v1")
+    refusals.add_argument("--model", help="the endpoint's model (the paper: gpt-4o-mini), or vLLM's")
+    refusals.add_argument("--vllm", action="store_true", help="run --model on this machine with vLLM")
+    refusals.add_argument("--key-variable", default="OPENAI_API_KEY", help="where the key is (%(default)s)")
+    refusals.add_argument("--concurrency", type=int, default=8, help="requests at a time (%(default)s)")
+    refusals.add_argument("--requests-per-minute", type=float, help="rate limit (none)")
+    refusals.add_argument(
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens, for the estimate"
+    )
+    refusals.add_argument("--yes", action="store_true", help="do not ask before requests are sent")
+    build.set_defaults(handler=run_build)
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Build sets, showing licences before and what was made after.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        0; 1 where the user does not want to send requests.
+
+    Raises:
+        OGPSAError: the order makes no sense, or a source or an endpoint fails; sets that are finished stay.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from .build import Builder
+
+    console = Console()
+    order, endpoint = _order(args)
+    _show_licences(order, console)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks = {}
+
+        def on_rows(source: Source, rows: int) -> None:
+            if source.name not in tasks:
+                tasks[source.name] = progress.add_task(f"Reading {source.name}", total=source.rows)
+            progress.update(tasks[source.name], completed=rows, total=max(rows, source.rows))
+
+        builder = Builder(order, _writer(args, endpoint, console, progress), on_rows)
+        built = list(builder.run())
+    _show_built(built, console)
+    return 0
+
+
+def _order(args: argparse.Namespace) -> tuple[Order, Endpoint | None]:
+    from ..endpoint import Endpoint
+    from ..errors import OGPSAError
+    from .paper import STEPS, Order
+    from .sources import locate
+
+    if args.samples is not None and args.samples < 1:
+        raise OGPSAError(f"--samples {args.samples} must be 1 or more.")
+    if args.endpoint and args.vllm:
+        raise OGPSAError("--endpoint and --vllm exclude each other: who is to write the refusals?")
+    if (args.endpoint or args.vllm) and not args.model:
+        raise OGPSAError("--model is missing: which model writes the refusals? (The paper: gpt-4o-mini.)")
+    if args.model and not (args.endpoint or args.vllm):
+        raise OGPSAError("--model needs --endpoint URL or --vllm.")
+    endpoint = None
+    if args.endpoint:
+        endpoint = Endpoint(
+            url=args.endpoint,
+            model=args.model,
+            key_variable=args.key_variable,
+            concurrency=args.concurrency,
+            requests_per_minute=args.requests_per_minute,
+            price=tuple(args.price) if args.price else None,
+        )
+    steps = list(STEPS) if args.what == "paper" else [args.what]
+    sources = {STEPS[name].source.name: STEPS[name].source for name in steps}
+    order = Order(
+        steps=steps,
+        dataset_dir=args.output,
+        origins={name: locate(source, args.source) for name, source in sources.items()},
+        samples=args.samples,
+        seed=args.seed,
+        knowledge=args.with_knowledge,
+        aliases=not args.no_aliases,
+        replace=args.replace,
+        refusals=f"{args.endpoint or ('vllm' if args.vllm else 'templates')} {args.model or ''}".strip(),
+    )
+    return order, endpoint
+
+
+def _writer(
+    args: argparse.Namespace, endpoint: Endpoint | None, console: Console, progress: Progress
+) -> Callable[[list[RefusalRequest]], Refusals]:
+    """The way in which refusals are written."""
+    from .paper import FOLDER
+    from .refusals.writers import write_from_endpoint, write_from_templates, write_from_vllm
+
+    def write(requests: list[RefusalRequest]) -> Refusals:
+        if not args.endpoint and not args.vllm:
+            return write_from_templates(requests, args.seed)
+        task = progress.add_task("Writing refusals", total=len(requests))
+
+        def on_reply(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if endpoint is None:
+            return write_from_vllm(requests, args.seed, args.model, on_reply)
+        cache = args.output / FOLDER / "refusals.jsonl"
+        progress.stop()
+        _confirm(requests, endpoint, cache, args.yes, console)
+        progress.start()
+        return write_from_endpoint(requests, args.seed, endpoint, cache, on_reply)
+
+    return write
+
+
+def _confirm(requests: list[RefusalRequest], endpoint: Endpoint, cache: Path, yes: bool, console: Console) -> None:
+    """Say what will be sent, and ask whether it may."""
+    from ..endpoint import ReplyCache, estimate
+    from ..errors import OGPSAError
+    from .refusals.writers import endpoint_messages
+
+    with ReplyCache(cache) as replies:
+        expected = estimate([endpoint_messages(request.prompt) for request in requests], endpoint, replies)
+    say = f"{endpoint.model} at {endpoint.url}: {expected}"
+    console.print(say, highlight=False, markup=False, soft_wrap=True)
+    if yes or expected.requests == expected.cached:
+        return
+    if not sys.stdin.isatty():
+        raise OGPSAError("Nothing was sent: pass --yes to send these requests without being asked.")
+    if console.input("Send them? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise OGPSAError("Nothing was sent. The same command goes on from here.")
+
+
+def _show_licences(order: Order, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table("source", "read from", "licence", "remark", title="Sources and licences", title_justify="left")
+    for origin in order.origins.values():
+        source = origin.source
+        place = ", ".join(path.name for path in origin.files[:3]) + (", …" if len(origin.files) > 3 else "")
+        licence = f"[bold red]{source.licence}: non-commercial[/]" if source.non_commercial else source.licence
+        table.add_row(source.name, place or f"{source.hub}@{source.revision[:8]}", licence, source.remark)
+    console.print(table)
+
+
+def _show_built(built: list[Built], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table("set", "rows", "file", "")
+    for each in built:
+        short = f"only {each.rows:,} of {each.asked:,} rows: the source has no more" if each.rows < each.asked else ""
+        table.add_row(each.name, f"{each.rows:,}", str(each.path), short or ("" if each.made else "was there already"))
+    console.print(table)
+    console.print("A data card (.md) is beside every file. Next: ogpsa data check YOUR.yaml", highlight=False)

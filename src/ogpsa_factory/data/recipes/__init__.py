@@ -1,0 +1,1 @@
+"""The paper's choice of prompts and answers, one module a source; no files, no network."""

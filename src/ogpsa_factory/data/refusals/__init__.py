@@ -1,0 +1,24 @@
+"""Where refusals come from: templates, an endpoint, or a model on this machine; all are checked by their words."""
+
+from .templates import template_refusal
+from .verdict import refuses
+from .writers import (
+    RefusalRequest,
+    Refusals,
+    endpoint_messages,
+    write_from_endpoint,
+    write_from_templates,
+    write_from_vllm,
+)
+
+
+__all__ = [
+    "RefusalRequest",
+    "Refusals",
+    "endpoint_messages",
+    "refuses",
+    "template_refusal",
+    "write_from_endpoint",
+    "write_from_templates",
+    "write_from_vllm",
+]
