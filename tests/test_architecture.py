@@ -31,6 +31,8 @@ MUST_NOT_KNOW = {
     "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},
+    "data": {".controller", ".engines", ".subspace", ".lab", ".report", ".footprint"},
+    "endpoint": {".data", ".llamafactory", ".lab", ".pipeline", "llamafactory", "transformers", "torch", "datasets"},
     "pipeline": {".controller", ".engines", ".subspace", ".reference", ".lab"},
     "lab": {".controller", ".engines", ".subspace", ".reference", ".llamafactory"},
 }

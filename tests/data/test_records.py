@@ -4,6 +4,8 @@ import json
 import os
 import re
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,9 +47,6 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
 
 
 def test_every_format(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
     rows = [{"a": "1", "b": 'ä,\n"x"'}, {"a": "", "b": "2"}]
     write_csv(tmp_path / "rows.csv", rows)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")

@@ -53,7 +53,7 @@ def test_another_entry_of_the_name_is_not_replaced(tmp_path):
     registry = Registry(tmp_path)
     registry.register({"a": {"file_name": "a.json"}, "b": {"file_name": "b.json"}})
     before = registry.path.read_bytes()
-    with pytest.raises(OGPSAError, match="has other entries of the name b. Choose other names"):
+    with pytest.raises(OGPSAError, match=r"has other entries of the name b\. Choose other names"):
         registry.register({"c": {"file_name": "c.json"}, "b": {"file_name": "x.json"}})
     assert registry.path.read_bytes() == before
     assert registry.register({"b": {"file_name": "x.json"}}, replace=True) == ["b"]

@@ -24,7 +24,7 @@ def test_registration_keeps_foreign_entries_and_order(tmp_path):
     assert list(info) == ["zebra", "mini_safety_sft", "alpha", "mini_ref_recall"]
     assert info["zebra"] == FOREIGN["zebra"] and info["alpha"] == FOREIGN["alpha"]
     assert info["mini_safety_sft"] == {"file_name": "mini/mini_safety_sft.json"}
-    assert os.listdir(tmp_path) == ["dataset_info.json"]
+    assert sorted(os.listdir(tmp_path)) == [".dataset_info.lock", "dataset_info.json", "dataset_info.json.bak"]
 
 
 def test_registering_again_writes_nothing(tmp_path):

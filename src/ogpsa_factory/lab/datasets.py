@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..data.registry import Registry
 from ..errors import OGPSAError
 from ..files import read_json, write_json
 from .preferences import Preference
 from .skills import Question
 
 
-INFO_FILE = "dataset_info.json"
 FOLDER = "mini"
 # What LLaMA-Factory must be told of preference data, besides where it lies.
 RANKING: dict[str, Any] = {
@@ -63,14 +63,8 @@ def register_sets(data_dir: Path, names: Iterable[str], description: dict[str, A
     Raises:
         OGPSAError: the registry is there but is no JSON object.
     """
-    path = data_dir / INFO_FILE
-    registry = read_json(path) if path.exists() else {}
-    if not isinstance(registry, dict):
-        raise OGPSAError(f"{path} must hold a JSON object that maps the names of data sets to their descriptions.")
-
-    updated = registry | {name: {"file_name": f"{FOLDER}/{name}.json", **(description or {})} for name in names}
-    if updated != registry:
-        write_json(path, updated)
+    entries = {name: {"file_name": f"{FOLDER}/{name}.json", **(description or {})} for name in names}
+    Registry(data_dir).register(entries, replace=True)
 
 
 def read_set(data_dir: Path, name: str) -> list[Question]:
