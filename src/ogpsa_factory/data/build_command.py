@@ -179,23 +179,24 @@ def _confirm(requests: list[RefusalRequest], endpoint: Endpoint, cache: Path, ye
 
 
 def _show_licences(order: Order, console: Console) -> None:
-    from rich.table import Table
-
-    table = Table("source", "read from", "licence", "remark", title="Sources and licences", title_justify="left")
     for origin in order.origins.values():
         source = origin.source
-        place = ", ".join(path.name for path in origin.files[:3]) + (", …" if len(origin.files) > 3 else "")
-        licence = f"[bold red]{source.licence}: non-commercial[/]" if source.non_commercial else source.licence
-        table.add_row(source.name, place or f"{source.hub}@{source.revision[:8]}", licence, source.remark)
-    console.print(table)
+        names = ", ".join(path.name for path in origin.files[:3]) + (", …" if len(origin.files) > 3 else "")
+        place = names or f"{source.hub}, revision {source.revision[:8]}"
+        console.print(f"{source.name} ({place})", style="bold", highlight=False, markup=False, soft_wrap=True)
+        limit = "; NON-COMMERCIAL USE ONLY" if source.non_commercial else ""
+        licence = f"  licence: {source.licence}{limit}"
+        console.print(licence, style="red" * source.non_commercial, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {source.remark}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_built(built: list[Built], console: Console) -> None:
-    from rich.table import Table
-
-    table = Table("set", "rows", "file", "")
     for each in built:
-        short = f"only {each.rows:,} of {each.asked:,} rows: the source has no more" if each.rows < each.asked else ""
-        table.add_row(each.name, f"{each.rows:,}", str(each.path), short or ("" if each.made else "was there already"))
-    console.print(table)
-    console.print("A data card (.md) is beside every file. Next: ogpsa data check YOUR.yaml", highlight=False)
+        remark = "" if each.made else " (was there already)"
+        if each.rows < each.asked:
+            remark += f" (only {each.rows:,} of {each.asked:,} rows: the source has no more)"
+        console.print(f"{each.path}: {each.rows:,} rows{remark}", highlight=False, markup=False, soft_wrap=True)
+    folder = built[0].path.parent
+    names = ", ".join(each.name for each in built)
+    say = f"Registered: {names}. A data card is beside every file in {folder} (.md)."
+    console.print(say, highlight=False, markup=False, soft_wrap=True)

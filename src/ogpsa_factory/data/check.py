@@ -73,7 +73,7 @@ def check_target(target: Target, benchmarks: Sequence[str] = (), *, outside: boo
         for other in against:
             shared = indices[other].find(example.prompt)
             if shared is not None and shared.name != found.use.name:
-                where = f'{place} and {shared.place}: "{shared.words[:60]}"'
+                where = f'{place} and {shared.place}: "{shared.words[:60].rstrip()}"'
                 found.findings.add(WARNING, f"prompts overlap with the {other} set {shared.name}", where)
         if role in indices:
             indices[role].add(found.use.name, place, example.prompt)

@@ -112,7 +112,7 @@ def _check_rows(report: SetReport, layout: Layout, entry: Mapping[str, Any], pat
         if example.errors or example.problems:
             continue
         if again := duplicates.seen(example):
-            findings.add(WARNING if "answer" in again else NOTE, again, row.place)
+            findings.add(*again, row.place)
         if entry.get(ROLE_KEY) == "safety" and example.answers and not refuses(example.answers[0]):
             findings.add(WARNING, "the answer of a safety set does not read like a refusal", row.place)
         visit(report, row.place, example)
@@ -171,16 +171,16 @@ class _Duplicates:
         self._rows: set[bytes] = set()
         self._prompts: set[bytes] = set()
 
-    def seen(self, example: Example) -> str:
-        """How a row was there before: whole, or its prompt; empty where it is new."""
+    def seen(self, example: Example) -> tuple[str, str] | None:
+        """Whether a row was there before, whole or its prompt alone: how bad that is, and the words for it."""
         turns = "\0".join(map(str.strip, [example.system, *example.turns]))
         prompt, row = _digest(turns), _digest("\0\0".join([turns, *map(str.strip, example.answers)]))
         if row in self._rows:
-            return "the same prompt and answer are there before"
+            return WARNING, "the same prompt and answer are there before"
         known = prompt in self._prompts
         self._rows.add(row)
         self._prompts.add(prompt)
-        return "the same prompt is there before, answered otherwise" if known else ""
+        return (NOTE, "the same prompt is there before, answered otherwise") if known else None
 
 
 def _digest(text: str) -> bytes:
