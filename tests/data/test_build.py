@@ -284,8 +284,27 @@ def test_refusals_from_an_endpoint(project, monkeypatch):
     answers = [row["output"] for row in rows("saferlhf_sft")]
     assert answers[1:] == ["I'm sorry, but I can't help with that."] * 3 and refuses(answers[0])
     card = read_facts(Path("data/paper/saferlhf_sft.md"))
-    assert card["refusals"]["method"].startswith("m at http://localhost:1/v1")
-    assert card["refusals"]["counts"] == {"written by the model": 3, "asked again": 1, "replaced by a template": 1}
+    assert card["written"]["method"].startswith("m at http://localhost:1/v1")
+    assert card["written"]["counts"] == {"written by the model": 3, "asked again": 1, "replaced by a template": 1}
+
+
+def test_wrong_answers_in_the_right_ones_form_from_an_endpoint(project, monkeypatch):
+    def complete(requests, endpoint, cache, on_reply):
+        replies = []
+        for number, (_, asked) in enumerate(requests):
+            right = asked["content"].splitlines()[1].removeprefix("Right answer: ")
+            replies.append(["Somebody else.", right + ".", "word " * 100, ""][number % 4])
+        return replies
+
+    monkeypatch.setattr("ogpsa_factory.data.rewrites.complete", complete)
+    assert build("halueval", "--samples", "8", "--endpoint", "http://localhost:1/v1", "--model", "m", "--yes") == 0
+    found = rows("halueval_ref_dpo")
+    assert [row["rejected"] for row in found[::4]] == ["Somebody else"] * 2
+    assert all("written by nobody" in row["rejected"] for i, row in enumerate(found) if i % 4)
+    card = read_facts(Path("data/paper/halueval_ref_dpo.md"))
+    assert card["written"]["counts"] == {"rewritten by the model": 2, "as they were": 6}
+    assert build("halueval", "--samples", "8") == 0  # another way, so other rows
+    assert read_facts(Path("data/paper/halueval_ref_dpo.md"))["written"] == {}
 
 
 def load(toy, names, stage):

@@ -20,6 +20,7 @@ from .recipes.values import Pair
 from .records import Row, hash_file, write_rows
 from .refusals.writers import RefusalRequest, Refusals
 from .registry import Registry
+from .rewrites import Rewritten
 from .sources import SAFERLHF, ULTRAFEEDBACK, Source
 
 
@@ -41,6 +42,7 @@ class Builder:
         self,
         order: Order,
         write_refusals: Callable[[list[RefusalRequest]], Refusals],
+        rewrite: Callable[[list[Pair]], Rewritten] | None = None,
         on_rows: Callable[[Source, int], None] = lambda source, rows: None,
     ) -> None:
         """Prepare to build; nothing is read or written yet.
@@ -48,10 +50,12 @@ class Builder:
         Args:
             order: what to build.
             write_refusals: from requests to refusals, one each.
+            rewrite: gives HaluEval's rejected answers the form of the chosen ones; None leaves that to the recipe.
             on_rows: called now and then with the number of rows read from a source.
         """
         self.order = order
         self._write_refusals = write_refusals
+        self._rewrite = rewrite
         self._on_rows = on_rows
         self._registry = Registry(order.dataset_dir)
         self._pools: dict[str, tuple[list[Any], Counter[str]]] = {}
@@ -90,16 +94,7 @@ class Builder:
         if not items:
             seen = ", ".join(f"{what}: {count:,}" for what, count in counts.items()) or "it has no rows"
             raise OGPSAError(f"{step.source.name} gives no row for {', '.join(step.sets.values())} ({seen}).")
-        refusals: dict[str, Any] = {}
-        if name == "saferlhf":
-            harmful = [saferlhf.HarmfulPrompt(*item) for item in items]
-            written = self._write_refusals([RefusalRequest(each.prompt, tuple(each.categories)) for each in harmful])
-            pairs = [
-                Pair(each.prompt, refusal, each.rejected) for each, refusal in zip(harmful, written.texts, strict=True)
-            ]
-            refusals = {"method": written.method, "counts": dict(written.counts)}
-        else:
-            pairs = [Pair(*item) for item in items]
+        pairs, written = self._written(name, items)
         for kind, set_name in step.sets.items():
             path = order.file_of(set_name)
             done = write_rows(path, (_record(kind, *pair) for pair in pairs))
@@ -115,16 +110,31 @@ class Builder:
                 origin=order.origins[step.source.name].described,
                 counts=counts,
                 recipe=step.recipe,
-                refusals=refusals,
+                written=written,
                 fingerprint=fingerprint,
                 version=__version__,
                 characters=_mean_characters([_record(kind, *pair) for pair in pairs]),
             ).write(path.with_suffix(".md"))
             yield Built(set_name, path, done.rows, asked, True)
 
+    def _written(self, name: str, items: list[Any]) -> tuple[list[Pair], dict[str, Any]]:
+        """The pairs of a step, and what was written for them."""
+        if name == "saferlhf":
+            harmful = [saferlhf.HarmfulPrompt(*item) for item in items]
+            done = self._write_refusals([RefusalRequest(each.prompt, tuple(each.categories)) for each in harmful])
+            pairs = [Pair(each.prompt, text, each.rejected) for each, text in zip(harmful, done.texts, strict=True)]
+            return pairs, {"what": "Refusals", "method": done.method, "counts": dict(done.counts)}
+        pairs = [Pair(*item) for item in items]
+        if name != "halueval" or self._rewrite is None:
+            return pairs, {}
+        rewritten = self._rewrite(pairs)
+        method = {"what": "Form of the rejected answers", "method": rewritten.method, "counts": rewritten.counts}
+        return rewritten.pairs, method
+
     def _fingerprint(self, name: str) -> str:
         order, step = self.order, STEPS[name]
-        own = {"saferlhf": order.refusals, "halueval": order.knowledge, "general": self._reserved()}
+        own: dict[str, Any] = {"saferlhf": order.writer, "general": self._reserved()}
+        own["halueval"] = [order.knowledge, order.writer if self._rewrite else None]
         origin = order.origins[step.source.name].identity()
         facts = [__version__, name, order.samples_of(name), order.seed, origin, own.get(name)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

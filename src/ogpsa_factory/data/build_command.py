@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ..endpoint import Endpoint
+    from ..endpoint import Endpoint, Messages
     from .build import Built
     from .paper import Order
+    from .recipes.values import Pair
     from .refusals.writers import RefusalRequest, Refusals
+    from .rewrites import Rewritten
     from .sources import Source
 
 
@@ -45,7 +47,11 @@ def register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     build.add_argument("--with-knowledge", action="store_true", help="put HaluEval's passage before the question")
     build.add_argument("--no-aliases", action="store_true", help="leave out the names of the authors' registry")
     build.add_argument("--replace", action="store_true", help="replace other entries of the same names")
-    refusals = build.add_argument_group("refusals", "who writes them; built-in templates if nothing is said")
+    refusals = build.add_argument_group(
+        "refusals",
+        "who writes them: built-in templates if nothing is said. An endpoint's model also gives HaluEval's wrong "
+        "answers the form of the right ones.",
+    )
     refusals.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible, such as https://api.openai.com/v1")
     refusals.add_argument("--model", help="the endpoint's model (the paper: gpt-4o-mini), or vLLM's")
     refusals.add_argument("--vllm", action="store_true", help="run --model on this machine with vLLM")
@@ -88,7 +94,9 @@ def run_build(args: argparse.Namespace) -> int:
                 tasks[source.name] = progress.add_task(f"Reading {source.name}", total=source.rows)
             progress.update(tasks[source.name], completed=rows, total=max(rows, source.rows))
 
-        builder = Builder(order, _writer(args, endpoint, console, progress), on_rows)
+        writers = _Writers(args, endpoint, console, progress)
+        rewrite = writers.rewrite if endpoint else None
+        builder = Builder(order, writers.write_refusals, rewrite, on_rows)
         built = list(builder.run())
     _show_built(built, console)
     return 0
@@ -129,53 +137,74 @@ def _order(args: argparse.Namespace) -> tuple[Order, Endpoint | None]:
         knowledge=args.with_knowledge,
         aliases=not args.no_aliases,
         replace=args.replace,
-        refusals=f"{args.endpoint or ('vllm' if args.vllm else 'templates')} {args.model or ''}".strip(),
+        writer=f"{args.endpoint or ('vllm' if args.vllm else 'templates')} {args.model or ''}".strip(),
     )
     return order, endpoint
 
 
-def _writer(
-    args: argparse.Namespace, endpoint: Endpoint | None, console: Console, progress: Progress
-) -> Callable[[list[RefusalRequest]], Refusals]:
-    """The way in which refusals are written."""
-    from .paper import FOLDER
-    from .refusals.writers import write_from_endpoint, write_from_templates, write_from_vllm
+class _Writers:
+    """What is written for the sets, in the way that the command line asks for."""
 
-    def write(requests: list[RefusalRequest]) -> Refusals:
-        if not args.endpoint and not args.vllm:
-            return write_from_templates(requests, args.seed)
-        task = progress.add_task("Writing refusals", total=len(requests))
+    def __init__(
+        self, args: argparse.Namespace, endpoint: Endpoint | None, console: Console, progress: Progress
+    ) -> None:
+        from .paper import FOLDER
 
-        def on_reply(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+        self._args = args
+        self._endpoint = endpoint
+        self._console = console
+        self._progress = progress
+        self._cache = args.output / FOLDER / "replies.jsonl"
 
-        if endpoint is None:
-            return write_from_vllm(requests, args.seed, args.model, on_reply)
-        cache = args.output / FOLDER / "refusals.jsonl"
-        progress.stop()
-        _confirm(requests, endpoint, cache, args.yes, console)
-        progress.start()
-        return write_from_endpoint(requests, args.seed, endpoint, cache, on_reply)
+    def write_refusals(self, requests: list[RefusalRequest]) -> Refusals:
+        """Write refusals.
 
-    return write
+        Args:
+            requests: what is refused.
+        """
+        from .refusals.writers import endpoint_messages, write_from_endpoint, write_from_templates, write_from_vllm
 
+        seed, model = self._args.seed, self._args.model
+        if self._endpoint:
+            self._confirm([endpoint_messages(request.prompt) for request in requests], self._endpoint)
+            on_reply = self._bar("Writing refusals")
+            return write_from_endpoint(requests, seed, self._endpoint, self._cache, on_reply)
+        if self._args.vllm:
+            return write_from_vllm(requests, seed, model, self._bar("Writing refusals"))
+        return write_from_templates(requests, seed)
 
-def _confirm(requests: list[RefusalRequest], endpoint: Endpoint, cache: Path, yes: bool, console: Console) -> None:
-    """Say what will be sent, and ask whether it may."""
-    from ..endpoint import ReplyCache, estimate
-    from ..errors import OGPSAError
-    from .refusals.writers import endpoint_messages
+    def rewrite(self, pairs: list[Pair]) -> Rewritten:
+        """Give rejected answers the form of the chosen ones; there must be an endpoint.
 
-    with ReplyCache(cache) as replies:
-        expected = estimate([endpoint_messages(request.prompt) for request in requests], endpoint, replies)
-    say = f"{endpoint.model} at {endpoint.url}: {expected}"
-    console.print(say, highlight=False, markup=False, soft_wrap=True)
-    if yes or expected.requests == expected.cached:
-        return
-    if not sys.stdin.isatty():
-        raise OGPSAError("Nothing was sent: pass --yes to send these requests without being asked.")
-    if console.input("Send them? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise OGPSAError("Nothing was sent. The same command goes on from here.")
+        Args:
+            pairs: of HaluEval.
+        """
+        from .rewrites import rewrite_messages, rewrite_with_endpoint
+
+        assert self._endpoint is not None
+        self._confirm([rewrite_messages(pair) for pair in pairs], self._endpoint)
+        return rewrite_with_endpoint(pairs, self._endpoint, self._cache, self._bar("Rewriting wrong answers"))
+
+    def _bar(self, what: str) -> Callable[[int, int], None]:
+        task = self._progress.add_task(what, total=None)
+        return lambda done, total: self._progress.update(task, completed=done, total=total)
+
+    def _confirm(self, messages: list[Messages], endpoint: Endpoint) -> None:
+        """Say what will be sent, and ask whether it may."""
+        from ..endpoint import ReplyCache, estimate
+        from ..errors import OGPSAError
+
+        with ReplyCache(self._cache) as replies:
+            expected = estimate(messages, endpoint, replies)
+        self._progress.stop()
+        say = f"{endpoint.model} at {endpoint.url}: {expected}. Answers that cannot be used are asked for again."
+        self._console.print(say, highlight=False, markup=False, soft_wrap=True)
+        if not self._args.yes and expected.requests > expected.cached:
+            if not sys.stdin.isatty():
+                raise OGPSAError("Nothing was sent: pass --yes to send these requests without being asked.")
+            if self._console.input("Send them? [y/N] ").strip().lower() not in ("y", "yes"):
+                raise OGPSAError("Nothing was sent. The same command goes on from here.")
+        self._progress.start()
 
 
 def _show_licences(order: Order, console: Console) -> None:

@@ -29,7 +29,8 @@ class Card:
         origin: where its rows were read, see `Origin.described`.
         counts: what became of the source's rows.
         recipe: how prompts and answers were chosen, in a sentence or two.
-        refusals: how refusals were made and how many in which way; empty where there are none.
+        written: what was written for this set and is not the source's: `what`, `method` and `counts`; empty where
+            nothing was.
         fingerprint: hash of everything that the rows follow from.
         version: of this package.
         characters: mean length of each column in characters.
@@ -49,7 +50,7 @@ class Card:
     fingerprint: str
     version: str
     characters: Mapping[str, float]
-    refusals: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
         """The card in Markdown with YAML front matter."""
@@ -65,7 +66,7 @@ class Card:
             "licence": source.licence,
             "non_commercial": source.non_commercial,
             "counts": dict(self.counts),
-            "refusals": dict(self.refusals),
+            "written": dict(self.written),
             "mean_characters": {column: round(mean, 1) for column, mean in self.characters.items()},
             "fingerprint": self.fingerprint,
             "made_by": f"ogpsa_factory {self.version}",
@@ -76,20 +77,11 @@ class Card:
             lines += [f"**{self.asked:,} rows were asked for; the source has no more that are fit.**", ""]
         commercial = " **Non-commercial use only.**" if source.non_commercial else ""
         lines += ["## Licence", "", f"{source.licence}.{commercial} {source.remark}", ""]
-        if self.refusals:
-            lines += [
-                "## Refusals",
-                "",
-                f"Written by {self.refusals['method']}.",
-                "",
-                "| | answers |",
-                "| --- | ---: |",
-            ]
-            lines += [f"| {what} | {count:,} |" for what, count in self.refusals["counts"].items()]
-            lines += [""]
-        lines += ["## What became of the source's rows", "", "| | number |", "| --- | ---: |"]
-        lines += [f"| {what} | {count:,} |" for what, count in self.counts.items()]
-        lines += [f"| drawn with seed {self.seed} | {self.rows:,} |", ""]
+        if self.written:
+            lines += [f"## {self.written['what']}", "", f"Written by {self.written['method']}.", ""]
+            lines += _table("answers", self.written["counts"])
+        lines += ["## What became of the source's rows", ""]
+        lines += _table("number", {**self.counts, f"drawn with seed {self.seed}": self.rows})
         lines += ["## Columns", "", "| column | mean characters |", "| --- | ---: |"]
         lines += [f"| {column} | {mean:,.0f} |" for column, mean in self.characters.items()]
         return f"---\n{front}---\n\n" + "\n".join(lines) + "\n"
@@ -101,6 +93,10 @@ class Card:
             path: the file.
         """
         write_text(path, self.text())
+
+
+def _table(what: str, counts: Mapping[str, int]) -> list[str]:
+    return [f"| | {what} |", "| --- | ---: |", *(f"| {name} | {count:,} |" for name, count in counts.items()), ""]
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Order:
         knowledge: whether HaluEval's passages stand before the questions.
         aliases: whether the released names are registered too.
         replace: whether other entries of the same names are replaced.
-        refusals: names the way in which refusals are made, with everything that they follow from.
+        writer: names who writes refusals, and everything else that they follow from.
     """
 
     steps: Sequence[str]
@@ -105,7 +105,7 @@ class Order:
     knowledge: bool
     aliases: bool
     replace: bool
-    refusals: str
+    writer: str
 
     def samples_of(self, name: str) -> int:
         """Rows that a step's sets are to have."""
