@@ -1,10 +1,11 @@
-"""Write the README's figures from raw results, so that none of them is typed.
+"""Write the figures of README.md and docs/data.md from raw results, so that none of them is typed.
 
 make demo
 python benchmarks/demo_seeds.py
 python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
 python benchmarks/memory.py --output benchmarks/results/memory.json
-python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes README.md
+python benchmarks/data_build.py
+python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes the pages
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import re
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 from rich import box
@@ -24,10 +26,12 @@ from ogpsa_factory.lab.files import RESULT_FILE, STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+DATA = ROOT / "docs" / "data.md"
 DEMO = ROOT / "docs" / "demo"
 PICTURE = DEMO / "safety_versus_utility.png"
 OVERHEAD = ROOT / "benchmarks" / "results" / "step_overhead.json"
 MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
+DATA_BUILD = ROOT / "benchmarks" / "results" / "data_build.json"
 SEEDS = ROOT / "benchmarks" / "results" / "demo_seeds.json"
 MODELS = ("base", "naive/sft", "naive/dpo", "ogpsa/sft", "ogpsa/dpo")
 
@@ -121,19 +125,40 @@ def seeds_section() -> str:
     return " ".join(lines) + "\n\n" + "\n".join(rows)
 
 
-def render(text: str) -> str:
-    """Return the README with its measured sections written anew."""
-    sections = {
-        "demo": demo_section(),
-        "seeds": seeds_section(),
-        "overhead": overhead_section(),
-        "memory": memory_section(),
-    }
-    for name, section in sections.items():
+def data_build_section() -> str:
+    """Time and memory of builds, in one sentence."""
+    lines = json.loads(DATA_BUILD.read_text(encoding="utf-8"))["lines"]
+    names = {"saferlhf": "PKU-SafeRLHF", "general": "UltraFeedback", "halueval": "HaluEval"}
+    parts = [
+        f"{names[line['build']]} ({line['source_mb']:,.0f} MB) {line['seconds']:.1f} s and {line['peak_mb']:.0f} MB"
+        for line in lines
+    ]
+    return (
+        f"On one CPU core, {lines[0]['rows']:,} generated rows in each public schema take, templates for refusals and "
+        f"start-up included, in time and memory at the most: {', '.join(parts)}. "
+        "Command: `python benchmarks/data_build.py`."
+    )
+
+
+SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {
+        "demo": demo_section,
+        "seeds": seeds_section,
+        "overhead": overhead_section,
+        "memory": memory_section,
+    },
+    DATA: {"data_build": data_build_section},
+}
+
+
+def render(page: Path, text: str) -> str:
+    """Return a page's text with its measured sections written anew."""
+    for name, section in SECTIONS[page].items():
+        new = section()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text, count = re.subn(pattern, lambda match, new=section: f"{match[1]}{new}\n{match[2]}", text, flags=re.S)
+        text, count = re.subn(pattern, lambda match, new=new: f"{match[1]}{new}\n{match[2]}", text, flags=re.S)
         if count != 1:
-            raise SystemExit(f"{README} must have the marks <!-- {name} --> and <!-- /{name} --> once.")
+            raise SystemExit(f"{page} must have the marks <!-- {name} --> and <!-- /{name} --> once.")
     return text
 
 
@@ -142,7 +167,8 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="take over the results of `make demo` first")
     if parser.parse_args().demo:
         take_over_demo()
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in SECTIONS:
+        page.write_text(render(page, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -340,3 +343,50 @@ def test_training_on_built_sets(project, toy, run):
     run(toy.dpo("dpo", dataset="saferlhf_dpo", ogpsa_reference_dataset=references.replace("sft", "dpo"), **common))
     for output in ("sft", "dpo"):
         assert os.path.exists(toy.root / output / "ogpsa_report.json")
+
+
+@pytest.mark.slow
+def test_refusals_from_llamafactory_s_own_server(project, toy):
+    """A real OpenAI-compatible server; its random model refuses nothing, so templates stand in."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tool = Path(sys.executable).parent / "llamafactory-cli"
+    settings = [
+        "--model_name_or_path",
+        str(toy.root / "model"),
+        "--template",
+        "chatml",
+        "--infer_backend",
+        "huggingface",
+    ]
+    environment = {**os.environ, "API_HOST": "127.0.0.1", "API_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    with open("server.log", "w") as log:
+        server = subprocess.Popen([tool, "api", *settings], env=environment, stdout=log, stderr=log)
+        try:
+            for _ in range(120):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert server.poll() is None, Path("server.log").read_text()[-2000:]
+                time.sleep(0.5)
+            words = [
+                "saferlhf",
+                "--samples",
+                "3",
+                "--endpoint",
+                f"http://127.0.0.1:{port}/v1",
+                "--model",
+                "toy",
+                "--yes",
+            ]
+            assert build(*words) == 0
+        finally:
+            server.terminate()
+            server.wait(30)
+    card = read_facts(Path("data/paper/saferlhf_sft.md"))
+    assert card["written"]["counts"] == {"written by the model": 0, "asked again": 3, "replaced by a template": 3}
+    assert all(refuses(row["output"]) for row in rows("saferlhf_sft"))
+    assert len(Path("data/paper/replies.jsonl").read_text().splitlines()) == 9
+    Path("data/paper/saferlhf_sft.jsonl").unlink()
+    assert build(*words) == 0  # the server is gone: every reply is there

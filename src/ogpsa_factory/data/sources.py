@@ -192,7 +192,7 @@ def _hub_rows(source: Source) -> Iterator[Row]:
     except OGPSAError:
         raise
     except Exception as error:  # the hub's client, its HTTP library and `datasets` each have their own
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise OGPSAError(
             f"{source.name} ({source.hub}, revision {source.revision[:8]}) cannot be read from the hub: "
             f"{type(error).__name__}: {reason}. Mend the connection and start again, or download it elsewhere and "
