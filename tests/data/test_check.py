@@ -392,6 +392,7 @@ def test_pipeline_files(data):
     one, two = read_targets(Path("all.yaml"))
     assert one.uses == [Use("a", TRAINING, "sft")] and one.where == "all.yaml, stage one"
     assert two.uses == [Use("b", TRAINING, "dpo"), Use("e", EVALUATION, "dpo")]
+    assert (one.model, two.model) == ("m", "m")  # what stage one will have trained has its tokenizer
 
 
 @pytest.mark.parametrize(

@@ -126,4 +126,4 @@ def _show(report: Report, console: Console) -> None:
             say(f"    {finding.level}: {finding}", {ERROR: "red", WARNING: "yellow"}.get(finding.level, ""))
     for note in report.notes:
         say(f"  {NOTE}: {note}")
-    say(f"  {report.count(ERROR)} kinds of errors, {report.count(WARNING)} of warnings")
+    say(f"  kinds of errors: {report.count(ERROR)}, of warnings: {report.count(WARNING)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ..errors import OGPSAError
@@ -32,7 +33,13 @@ class LengthMeter:
         except Exception as error:  # a folder without one, the hub's client, a broken file: each has its own
             kind = "no tokenizer could be loaded from" if Path(model).is_dir() else "no folder and not on the hub:"
             raise OGPSAError(f"{kind} {model} ({type(error).__name__})") from error
-        self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
+        logger = logging.getLogger("llamafactory")
+        level = logger.level
+        logger.setLevel(logging.WARNING)  # it says on standard output what it does to the tokenizer
+        try:
+            self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
+        finally:
+            logger.setLevel(level)
 
     def count(self, example: Example) -> int:
         """Count tokens.

@@ -84,7 +84,12 @@ def _pipeline_targets(path: Path) -> list[Target]:
     from ..pipeline.chain import chain
     from ..pipeline.definition import read_definition
 
-    return [_target(f"{path}, stage {stage.name}", stage.config) for stage in chain(read_definition(path, []))]
+    stages = chain(read_definition(path, []))
+    targets = [_target(f"{path}, stage {stage.name}", stage.config) for stage in stages]
+    for target in targets:  # a later stage's model is still to be trained, with the tokenizer of the first one
+        if target.model and not Path(target.model).exists():
+            target.model = targets[0].model
+    return targets
 
 
 def _target(where: str, config: Mapping[str, Any]) -> Target:

@@ -6,16 +6,18 @@ import json
 import logging
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from llamafactory.data import get_template_and_fix_tokenizer
-from llamafactory.data.loader import _get_merged_dataset, _get_preprocessed_dataset
+from llamafactory.data.loader import _get_dataset_processor, _get_merged_dataset, _get_preprocessed_dataset
 from llamafactory.data.parser import get_dataset_list
+from llamafactory.hparams import DataArguments, ModelArguments
 from llamafactory.model import load_tokenizer
 
 from ..arguments import OGPSAArguments
 from ..errors import OGPSAError
-from ..reference import ReferenceSet, isolated_randomness, make_reference_set
+from ..reference import ReferenceSet, count_label_tokens, isolated_randomness, make_reference_set
 
 
 logger = logging.getLogger(__name__)
@@ -137,6 +139,38 @@ def _kind(entry: Any, arguments: OGPSAArguments) -> str:
     if entry.ranking and arguments.ogpsa_reference_loss != "sft":
         return "rm"
     return "pt" if entry.formatting == "alpaca" and not entry.ranking and entry.response is None else "sft"
+
+
+def tokenise_pool(name: str, model: str, **data: Any) -> list[dict[str, Any] | None]:
+    """Tokenise every row of a set as a reference set's rows are, each by itself, so that every row keeps its place.
+
+    Args:
+        name: its name in dataset_info.json.
+        model: name or folder of the model, whose tokenizer is taken.
+        data: LLaMA-Factory's data arguments (``dataset_dir``, ``template``, ``cutoff_len``).
+
+    Returns:
+        One feature per row, or None where LLaMA-Factory drops the row or leaves no answer inside ``cutoff_len``.
+    """
+    data_args = DataArguments(**data, overwrite_cache=True)
+    vars(data_args).update(_NEUTRAL)
+    model_args = ModelArguments(model_name_or_path=model)
+    training_args = SimpleNamespace(local_process_index=0, seed=0)
+    tokenizer_module = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(tokenizer_module["tokenizer"], data_args)
+    entry = get_dataset_list([name], data_args.dataset_dir)[0]
+    stage, kind = "rm" if entry.ranking else "sft", _kind(entry, OGPSAArguments())
+    rows = _get_merged_dataset([name], model_args, data_args, training_args, stage=stage)
+    processor = _get_dataset_processor(data_args, kind, template, **tokenizer_module)
+    features: list[dict[str, Any] | None] = []
+    for row in rows:
+        taken = {**row, "_response": row["_response"][:1]}  # the chosen answer of a pair
+        columns = processor.preprocess_dataset({key: [value] for key, value in taken.items()})
+        feature = {key: values[0] for key, values in columns.items() if values}
+        if kind == "pt":
+            feature["labels"] = feature["input_ids"]
+        features.append(feature if count_label_tokens(feature.get("labels", [])) else None)
+    return features
 
 
 def check_names(names: list[str], data_args: Any, loss: str = "sft") -> None:
