@@ -130,6 +130,15 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 
 
+def test_a_file_is_replaced_and_not_overwritten(tmp_path):
+    """Whoever has the old file open, or a second name for it, still reads the old rows."""
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [{"a": 1}])
+    os.link(path, tmp_path / "old.jsonl")
+    write_rows(path, [{"a": 2}])
+    assert [row.value for row in read_rows(tmp_path / "old.jsonl")] == [{"a": 1}]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is full")
 def test_a_full_disk(tmp_path, monkeypatch):
     from ogpsa_factory import files
