@@ -5,6 +5,7 @@ python benchmarks/demo_seeds.py
 python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
 python benchmarks/memory.py --output benchmarks/results/memory.json
 python benchmarks/data_build.py
+python benchmarks/reference_selection.py
 python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes the pages
 """
 
@@ -32,7 +33,9 @@ PICTURE = DEMO / "safety_versus_utility.png"
 OVERHEAD = ROOT / "benchmarks" / "results" / "step_overhead.json"
 MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
 DATA_BUILD = ROOT / "benchmarks" / "results" / "data_build.json"
+SELECTION = ROOT / "benchmarks" / "results" / "reference_selection.json"
 SEEDS = ROOT / "benchmarks" / "results" / "demo_seeds.json"
+_NO_DIFFERENCE = "no way of choosing differs from a random choice"
 MODELS = ("base", "naive/sft", "naive/dpo", "ogpsa/sft", "ogpsa/dpo")
 
 
@@ -140,6 +143,67 @@ def data_build_section() -> str:
     )
 
 
+def selection_section() -> str:
+    """Ways to choose reference rows on fresh worlds, each against a random choice of its size in the same world."""
+    measured = json.loads(SELECTION.read_text(encoding="utf-8"))
+    runs = max(map(len, measured.values()))
+    worlds = [world for world in measured.values() if len(world) == runs]
+    arms = [(pool, budget) for pool in ("balanced", "skewed") for budget in (28, 70)]
+
+    def figure(world: dict, arm: tuple[str, int], method: str, key: str = "skills_mean") -> float:
+        """Mean over the draws of a method in one world, in percent."""
+        found = [run for name, run in world.items() if name.startswith("/".join((*map(str, arm), method)) + "/")]
+        return 100 * statistics.mean(run[key] if key in run else run["refused"][key] for run in found)
+
+    def over_worlds(values: list[float]) -> str:
+        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+    rows = [
+        f"| rows chosen by | {' | '.join(f'{budget} of the {pool}' for pool, budget in arms)} | minus random "
+        "| look-alikes refused | harmful refused | gradients explained |",
+        "| --- |" + " ---: |" * (len(arms) + 4),
+    ]
+    words = []
+    for method in ("random", "stratified", "loss", "embedding", "gradient"):
+        cells = [over_worlds([figure(world, arm, method) for world in worlds]) for arm in arms]
+        gains = [statistics.mean(figure(w, arm, method) - figure(w, arm, "random") for arm in arms) for w in worlds]
+        error = statistics.stdev(gains) / len(gains) ** 0.5
+        cells.append("" if method == "random" else f"{statistics.mean(gains):+.1f} ± {error:.1f}")
+        for key in ("lookalike", "harmful_held_out", "explained"):
+            cells.append(f"{statistics.mean(figure(w, arm, method, key) for w in worlds for arm in arms):.1f}")
+        rows.append(f"| {method} | " + " | ".join(cells) + " |")
+        if method != "random" and abs(statistics.mean(gains)) > 2 * error:
+            side = "above" if statistics.mean(gains) > 0 else "below"
+            words.append(f"`{method}` is {side} random in {sum(g > 0 for g in gains)} of {len(gains)} worlds")
+
+    def anchor(name: str, label: str) -> str:
+        skills = over_worlds([100 * world[name]["skills_mean"] for world in worlds])
+        refused = statistics.mean(100 * world[name]["refused"]["lookalike"] for world in worlds)
+        return f"{label} {skills} (look-alikes refused: {refused:.1f}%)"
+
+    draws = [
+        100
+        * abs(world[f"{pool}/{budget}/random/0"]["skills_mean"] - world[f"{pool}/{budget}/random/1"]["skills_mean"])
+        for world in worlds
+        for pool, budget in arms
+    ]
+    naive = [100 * world["naive"]["skills_mean"] for world in worlds]
+    by_chance = [statistics.mean(figure(world, arm, "random") for arm in arms) for world in worlds]
+    above = sum(chance > plain for chance, plain in zip(by_chance, naive, strict=True))
+    lines = [
+        "Mean accuracy of the skills after OGPSA-SFT, in percent (± standard deviation over",
+        f"{len(worlds)} worlds), with 28 or 70 rows chosen of a balanced or a skewed pool of all skills as one reference",
+        f"set with seven directions. By two standard errors over the worlds, {'; '.join(words) or _NO_DIFFERENCE}; two",
+        f"random choices of one size differ by {statistics.mean(draws):.1f} points on average. Without a choice:",
+        f"{anchor('naive', 'naive SFT')}; {anchor('balanced/all', 'all rows of the balanced pool')};",
+        f"{anchor('skewed/all', 'all rows of the skewed pool')}; {anchor('per_skill', 'one set per skill')}.",
+        f"With so few rows in one set, OGPSA is above naive in {above} of {len(worlds)} worlds (random choice, mean of",
+        f"the four columns). Worlds left out because the base model missed its thresholds: {len(measured) - len(worlds)}.",
+        "Command: `python benchmarks/reference_selection.py`.",
+    ]
+    return " ".join(lines) + "\n\n" + "\n".join(rows)
+
+
 SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "demo": demo_section,
@@ -147,7 +211,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "overhead": overhead_section,
         "memory": memory_section,
     },
-    DATA: {"data_build": data_build_section},
+    DATA: {"data_build": data_build_section, "selection": selection_section},
 }
 
 
