@@ -192,13 +192,15 @@ def selection_section() -> str:
     above = sum(chance > plain for chance, plain in zip(by_chance, naive, strict=True))
     lines = [
         "Mean accuracy of the skills after OGPSA-SFT, in percent (± standard deviation over",
-        f"{len(worlds)} worlds), with 28 or 70 rows chosen of a balanced or a skewed pool of all skills as one reference",
-        f"set with seven directions. By two standard errors over the worlds, {'; '.join(words) or _NO_DIFFERENCE}; two",
-        f"random choices of one size differ by {statistics.mean(draws):.1f} points on average. Without a choice:",
+        f"{len(worlds)} worlds), with 28 or 70 rows chosen of a balanced or a skewed pool of all skills as one",
+        "reference set with seven directions. By two standard errors over the worlds,",
+        f"{'; '.join(words) or _NO_DIFFERENCE}; two random choices of one size differ by",
+        f"{statistics.mean(draws):.1f} points on average. Without a choice:",
         f"{anchor('naive', 'naive SFT')}; {anchor('balanced/all', 'all rows of the balanced pool')};",
         f"{anchor('skewed/all', 'all rows of the skewed pool')}; {anchor('per_skill', 'one set per skill')}.",
-        f"With so few rows in one set, OGPSA is above naive in {above} of {len(worlds)} worlds (random choice, mean of",
-        f"the four columns). Worlds left out because the base model missed its thresholds: {len(measured) - len(worlds)}.",
+        f"With so few rows in one set, OGPSA is above naive in {above} of {len(worlds)} worlds (random choice, mean",
+        "of the four columns). Worlds left out because the base model missed its thresholds:",
+        f"{len(measured) - len(worlds)}.",
         "Command: `python benchmarks/reference_selection.py`.",
     ]
     return " ".join(lines) + "\n\n" + "\n".join(rows)

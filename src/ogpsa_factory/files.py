@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if path.exists():
+            shutil.copymode(path, temporary)
         _to_disk(temporary)
         os.replace(temporary, path)
     except OSError as error:
@@ -141,4 +144,6 @@ def _lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # some network file systems have no locks
+        raise OGPSAError(f"The file system cannot lock files ({error.strerror}): use a folder on a local disk.") from None
     return True

@@ -278,3 +278,124 @@ def test_a_training_run_on_an_added_set(toy, run, monkeypatch):
     assert main(["data", "add", "mine.jsonl", "--role", "safety", "--dataset-dir", str(toy.data)]) == 0
     run(toy.ogpsa(dataset="mine", max_steps=2))
     assert (toy.root / "out" / "ogpsa_report.json").exists()
+
+
+# Columns that some rows do not have or that have odd values are neither lost nor misread.
+def test_optional_columns_count_where_one_row_has_them(data):
+    rows = [{"instruction": "Translate:", "output": "Bonjour", "input": "Hello", "system": None}]
+    rows += [{"instruction": "Say hi", "output": "hi", "system": "Be brief."}]
+    added = add_file(write("own.jsonl", rows), data, "general")
+    assert added.layout.columns["query"] == "input" and added.layout.columns["system"] == "system"
+    found = [read_example(row.value, added.layout) for row in read_rows(added.path)]
+    assert [(each.prompt, each.system) for each in found] == [("Translate:\nHello", ""), ("Say hi", "Be brief.")]
+
+
+def test_columns_that_are_not_read_are_named(data, capsys):
+    write("own.jsonl", [{"instruction": "p", "context": "c", "response": "r", "category": "qa"}])
+    assert main(["data", "add", "own.jsonl", "--role", "general"]) == 0
+    assert "columns that training does not read: context, category" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("values", [(0, 1), ("true", "false"), (True, None)])
+def test_labels_that_are_no_true_or_false_are_not_dropped(data, values):
+    write("own.jsonl", [{"prompt": f"p{i}", "response": "r", "label": value} for i, value in enumerate(values)])
+    with pytest.raises(OGPSAError, match="are the values of column label verdicts on the answers"):
+        add_file(Path("own.jsonl"), data, "safety")
+    write("other.jsonl", [{"prompt": "p", "response": "r", "label": word} for word in ("violence", "drugs")])
+    assert add_file(Path("other.jsonl"), data, "general").unused == ["label"]
+
+
+def test_a_label_stays_with_conversations(data):
+    row = {"prompt": chat("w1"), "completion": chat("", "Sure: do this.")[1:], "label": False}
+    added = add_file(write("own.jsonl", [row]), data, "safety")
+    assert added.layout.columns["kto_tag"] == "label" and not added.remarks  # a bad answer need not refuse
+    assert next(read_rows(added.path)).value["label"] is False
+
+
+def test_pairs_go_before_messages(data):
+    row = {"prompt": "w1", "messages": chat("w1", NO), "chosen": chat("w1", NO), "rejected": chat("w1", "w3")}
+    assert add_file(write("own.jsonl", [row]), data, "safety").layout.ranking
+
+
+def test_a_system_prompt_stays_with_converted_rows(data):
+    row = {"system": "w9", "chosen": chat("w1", NO), "rejected": chat("w1", "w3")}
+    added = add_file(write("own.jsonl", [row]), data, "safety")
+    assert next(read_rows(added.path)).value["messages"][0] == message("system", "w9")
+
+
+def test_what_datasets_cannot_load_is_written_anew(data):
+    """Types that change in a column that nobody reads, and a key that only later rows have."""
+    rows = [{"prompt": "p", "response": "r", "id": 1}, {"prompt": "q", "response": "s", "id": "x", "more": [1]}]
+    added = add_file(write("own.jsonl", rows), data, "general")
+    assert [row.value for row in read_rows(added.path)] == [
+        {key: row[key] for key in ("prompt", "response")} for row in rows
+    ]
+
+
+def test_what_cannot_be_loaded_at_all_is_refused(data):
+    write("own.jsonl", [{"prompt": f"Which day is {i}?", "response": f"2020-01-0{i}"} for i in range(1, 5)])
+    before = files(data)
+    with pytest.raises(OGPSAError, match=r"reads column response as timestamp.*Nothing was registered"):
+        add_file(Path("own.jsonl"), data, "general")
+    assert files(data) == before
+
+
+def test_suffixes_in_capitals(data):
+    path = write("data/Own.JSONL", [{"prompt": "p", "response": "r"}])
+    assert add_file(path, data, "general").path.name == "Own.jsonl"
+
+
+def test_the_registry_s_own_file(data):
+    write("dataset_info.json", [{"prompt": "p", "response": "r"}])
+    for replace in (False, True):
+        with pytest.raises(OGPSAError, match="is the registry's own file"):
+            add_file(Path("dataset_info.json"), data, "general", replace=replace)
+    assert not (data / "dataset_info.json").exists()
+
+
+def test_another_entry_s_file(data):
+    (data / "foo.jsonl").write_text("{}\n")
+    (data / "dataset_info.json").write_text('{"bar": {"file_name": "foo.jsonl"}}')
+    before = files(data)
+    with pytest.raises(OGPSAError, match=r"foo.jsonl is the file of bar: choose another --name"):
+        add_file(write("foo.jsonl", [{"prompt": "p", "response": "r"}]), data, "general", replace=True)
+    assert files(data) == before
+
+
+@pytest.mark.parametrize("obstacle", ["link", "full"])
+def test_a_registry_that_cannot_be_written_leaves_the_old_file(data, monkeypatch, obstacle):
+    add_file(write("own.jsonl", [{"prompt": "p", "response": "r"}]), data, "general")
+    if obstacle == "link":
+        (data / "dataset_info.json").rename("real.json")
+        (data / "dataset_info.json").symlink_to("../real.json")
+    else:
+
+        def full(path, text):
+            raise OGPSAError(f"Cannot write {path}: No space left on device.")
+
+        monkeypatch.setattr("ogpsa_factory.data.registry.write_text", full)
+    before = files(data)
+    write("own.jsonl", [{"prompt": "p", "chosen": "r", "rejected": "s"}])
+    with pytest.raises(OGPSAError, match=r"is a symbolic link|No space left"):
+        add_file(Path("own.jsonl"), data, "general", replace=True)
+    assert files(data) == before
+
+
+def test_a_link_in_the_data_folder(data):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"prompt": "p", "response": "r"}]), "out.parquet")
+    (data / "link.parquet").symlink_to(Path("out.parquet").resolve())
+    added = add_file(data / "link.parquet", data, "general")
+    assert added.path.suffix == ".parquet" and not added.path.is_symlink()
+    assert len(list(read_rows(Registry(data).file_of("link")))) == 1
+
+
+def test_the_same_csv_again_after_its_entry_is_lost(data):
+    write_csv(Path("own.csv"), [{"question": "2+2", "answer": "4"}])
+    add_file(Path("own.csv"), data, "general")
+    (data / "dataset_info.json").write_text("{}")
+    assert add_file(Path("own.csv"), data, "general").path == data / "own.jsonl"
+
+
+def test_text_with_other_columns(data):
+    added = add_file(write("own.jsonl", [{"text": "w1", "url": "http://x"}]), data, "general")
+    assert added.layout.columns == {"prompt": "text"} and added.unused == ["url"]

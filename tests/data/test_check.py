@@ -117,7 +117,11 @@ ROWS = {
         [chat(("system", "s"), ("user", "u"), ("assistant", "a"))],
         CHAT,
         {},
-        [(ERROR, "the role 'system' is in no tag: 1 (line 1)")],
+        [
+            (ERROR, "none of its rows can be trained on"),
+            (WARNING, "the role 'system' is in no tag: 1 (line 1)"),
+            (WARNING, "messages: user and assistant must speak in turns, .*: 1 (line 1)"),
+        ],
     ),
     "a conversation that ends with the user": (
         [
@@ -127,6 +131,29 @@ ROWS = {
         CHAT,
         {},
         [(WARNING, "messages: user and assistant must speak in turns, .*: 1 (line 31)")],
+    ),
+    "a role that is in no tag, for OpenAI's formatting": (
+        [chat(("user", f"{i}"), ("assistant", "a")) for i in range(30)] + [chat(("critic", "s"), ("assistant", "a"))],
+        {**CHAT, "formatting": "openai"},
+        {},
+        [(ERROR, "the role 'critic' is in no tag: 1 (line 31)")],
+    ),
+    "tools, for OpenAI's formatting": (
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": f"weather and time {i}?"},
+                    {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather"}}]},
+                    {"role": "tool", "content": "rain"},
+                    {"role": "tool", "content": "noon"},
+                    {"role": "assistant", "content": "Rain at noon."},
+                ]
+            }
+            for i in range(30)
+        ],
+        {**CHAT, "formatting": "openai", "tags": {**CHAT["tags"], "observation_tag": "tool", "function_tag": "call"}},
+        {},
+        [],
     ),
     "a message without text": (
         [chat(("user", "u"), ("assistant", None))],
@@ -212,9 +239,9 @@ def test_unreadable_files(data):
         "lines": r"rows that cannot be read: 2 \(line 31: Expecting value.*; line 32: the file ends in the middle",
         "gone": "gone.jsonl does not exist",
         "empty": "has no rows",
-        "word": "LLaMA-Factory reads .json",
-        "mixed": "all files of the folder .* must be of one kind, and it has .csv, .jsonl",
-        "numbers": "reads column response of this CSV as numbers",
+        "word": "LLaMA-Factory reads .arrow, .csv, .json, .*this is .docx",
+        "mixed": "one kind in a folder and in lower case; this is .csv, .jsonl",
+        "numbers": "reads column response as int64 and not as text, .*`ogpsa data add FILE --replace`",
     }
     for name, text in wanted.items():
         assert any(level == ERROR and re.search(text, what) for level, what in said(report, name)), said(report, name)
@@ -246,7 +273,14 @@ def test_paths_that_leave_the_folder_are_not_read(data, tmp_path):
         (PAIRS, "sft", TRAINING, "stage sft takes answers, not pairs"),
         (PAIRS, "dpo", TRAINING, None),
         (PAIRS, "sft", REFERENCE, None),
-        ({"columns": {**PLAIN["columns"], "kto_tag": "label"}}, "sft", TRAINING, "answers labelled as bad"),
+        (
+            {"columns": {**PLAIN["columns"], "kto_tag": "label"}},
+            "sft",
+            TRAINING,
+            "leaves out every row of own: it is labelled",
+        ),
+        ({"columns": {"prompt": "prompt"}}, "sft", TRAINING, "leaves out every row of own: columns names no response"),
+        ({"columns": {"prompt": "prompt"}}, "pt", TRAINING, None),
     ],
 )
 def test_stages(data, entry, stage, role, message):
@@ -309,8 +343,8 @@ def test_overlap_is_a_shared_run_of_words(one, other):
 def test_one_set_in_two_roles(data):
     put(data, "own", GOOD)
     report = check(data, ("own", TRAINING), ("own", REFERENCE), ("own", EVALUATION))
-    assert any("it is a reference set too" in str(finding) for finding in report.sets[0].findings)
-    assert any("it is evaluated on too" in str(finding) for finding in report.sets[1].findings)
+    assert any("its rows are a reference set too" in str(finding) for finding in report.sets[0].findings)
+    assert any("its rows are evaluated on too" in str(finding) for finding in report.sets[1].findings)
 
 
 def test_few_reference_rows(data):
@@ -474,10 +508,13 @@ def test_fix_of_encodings(data, capsys):
     (data / "own.jsonl").write_text(text, encoding="utf-16", newline="")
     before = (data / "own.jsonl").read_bytes()
     assert main(["data", "check", "own"]) == 1
-    assert "is in UTF-16; plain UTF-8 is needed" in " ".join(capsys.readouterr().out.split())
+    assert "is in UTF-16; UTF-8 is needed" in " ".join(capsys.readouterr().out.split())
     assert main(["data", "check", "own", "--fix"]) == 0
     assert (data / "own.jsonl").read_bytes() == text.encode()
-    assert (data / "own.jsonl.bak").read_bytes() == before
+    assert (data / ".backups" / "own.jsonl").read_bytes() == before
+    (data / "own.jsonl").write_bytes(before)
+    assert main(["data", "check", "own", "--fix"]) == 0
+    assert sorted(path.name for path in (data / ".backups").iterdir()) == ["own.jsonl", "own.jsonl.1"]
 
 
 def test_fix_removes_no_row_and_touches_no_text(data):
@@ -485,3 +522,182 @@ def test_fix_removes_no_row_and_touches_no_text(data):
     before = {path: path.read_bytes() for path in data.iterdir()}
     main(["data", "check", "own", "--fix"])
     assert {path: path.read_bytes() for path in data.iterdir()} == before
+
+
+# What LLaMA-Factory's own loader makes of a file: None where it stops, otherwise how many rows it can train on.
+LOADED = {
+    "in order.jsonl": [plain(f"q{i}", "a") for i in range(4)],
+    "types.jsonl": [{**plain("p", "r"), "id": 1}, {**plain("q", "s"), "id": "x"}],
+    "types.json": [{**plain("p", "r"), "id": 1}, {**plain("q", "s"), "id": "x"}],
+    "dates.jsonl": [plain(f"q{i}", f"2020-01-0{i}") for i in range(1, 5)],
+    "dates.json": [plain(f"q{i}", f"2020-01-0{i}") for i in range(1, 5)],
+    "numbers.csv": [plain(f"q{i}", str(i)) for i in range(4)],
+    "flags.csv": [plain("p", "True"), plain("q", "False")],
+    "missing.csv": [plain("p", "yes"), plain("q", "None"), plain("r", "NA")],
+    "later key.jsonl": [plain("p" * 3000, "r")] * 5000 + [{**plain("q", "s"), "more": 1}],
+    "nulls.jsonl": [plain("p", "r"), plain("q", None)],
+    "mark.jsonl": "\ufeff" + json.dumps(plain("p", "r")) + "\n",
+    "mark.json": "\ufeff" + json.dumps([plain("p", "r")]),
+    "twice.jsonl": '{"prompt": "p", "response": "r", "response": "s"}\n',
+    "Capitals.JSONL": json.dumps(plain("p", "r")) + "\n",
+    "optional.jsonl": [{**plain("p", "r"), "note": "x"}, plain("q", "s")],
+}
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_errors_are_those_of_llamafactory(toy, name):
+    """It stops or trains on nothing: an error. It leaves rows out: a warning. It takes them all: neither."""
+    from llamafactory.data.loader import _get_merged_dataset
+    from llamafactory.hparams import get_train_args
+
+    rows, path = LOADED[name], toy.data / name
+    if isinstance(rows, str):
+        path.write_text(rows, encoding="utf-8")
+    elif path.suffix == ".csv":
+        write_csv(path, rows)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        write_jsonl(path, rows)
+    Registry(toy.data).register({"own": {"file_name": name, **PLAIN}})
+    model_args, data_args, training_args, _, _ = get_train_args(toy.config(dataset="own"))
+    try:
+        loaded = _get_merged_dataset(["own"], model_args, data_args, training_args, stage="sft")
+        taken, there = sum(len(row["_response"]) == 1 for row in loaded), len(loaded)
+    except Exception:  # each reader has its own
+        taken, there = 0, 1
+    found = [(level, what) for level, what in said(check(toy.data, ("own", TRAINING)), "own") if "before" not in what]
+    assert any(level == ERROR for level, _ in found) == (taken == 0), found
+    assert any(level == WARNING for level, _ in found) == (0 < taken < there), found
+
+
+def test_entries_with_odd_values(data):
+    put(data, "split", GOOD, split="validation")
+    put(data, "number", GOOD, num_samples="3")
+    put(data, "both", GOOD, hf_hub_url="a/b")
+    put(data, "null", [{**row, "input": ""} for row in GOOD], {"columns": {**PLAIN["columns"], "query": None}})
+    (data / "nested").mkdir()
+    (data / "nested" / "deeper").mkdir()
+    write_jsonl(data / "nested" / "a.jsonl", GOOD)
+    Registry(data).register({"nested": {"file_name": "nested", **PLAIN}})
+    report = check(data, *((name, TRAINING) for name in Registry(data).entries))
+    assert "Unknown split" in said(report, "split")[0][1] and said(report, "split")[0][0] == ERROR
+    assert said(report, "number") == [(ERROR, "num_samples: '3' must be a whole number, 1 or more")]
+    assert said(report, "both")[0] == (NOTE, "it comes from elsewhere (hf_hub_url: a/b) and was not read")
+    assert said(report, "null") == [] and said(report, "nested")[0][0] == ERROR
+
+
+def test_labelled_data(data):
+    layout = {"columns": {**PLAIN["columns"], "kto_tag": "label"}}
+    rows = [{**plain(f"q{i}", "Sure: do this." if i % 2 else NO), "label": i % 2 == 0} for i in range(30)]
+    put(data, "own", rows, layout, ogpsa_role="safety")
+    assert said(check(data, ("own", TRAINING, "kto")), "own") == []  # answers that are labelled as bad comply
+    put(data, "numbers", [{**row, "label": int(row["label"])} for row in rows], layout)
+    found = said(check(data, ("numbers", TRAINING, "kto")), "numbers")
+    assert (ERROR, "none of its rows can be trained on") in found
+    assert any("label is not true or false: 30" in what for _, what in found)
+
+
+def test_rows_in_two_roles_under_two_names(data):
+    put(data, "own", GOOD)
+    Registry(data).register({"alias": {"file_name": "own.jsonl", **PLAIN}})
+    report = check(data, ("own", TRAINING), ("alias", REFERENCE))
+    assert (ERROR, "its rows are a reference set too: projection removes what training is to learn") in said(
+        report, "own"
+    )
+
+
+def test_short_prompts_inside_long_ones_and_other_scripts(data):
+    question = "How do I kill a Python process?"
+    put(
+        data,
+        "train",
+        [plain(f"Please answer with care: {question} Thank you.", NO), plain("请问北京今天的天气怎么样", NO)],
+    )
+    put(data, "one", [plain(question, "a"), plain("北京今天的天气", "b"), plain("care", "c")])
+    put(data, "two", [plain(question, "a")])
+    found = [
+        what for _, what in said(check(data, ("train", TRAINING), ("one", EVALUATION), ("two", EVALUATION)), "train")
+    ]
+    assert [what.partition(" (")[0] for what in found] == [
+        "prompts overlap with the evaluation set one: 2",
+        "prompts overlap with the evaluation set two: 1",
+    ]
+
+
+@pytest.mark.parametrize("words", [["--cutoff-len", "0"], ["x=1"], ["data/dataset_info.json", "x=1"]])
+def test_words_that_make_no_sense(data, capsys, words):
+    put(data, "own", GOOD)
+    assert main(["data", "check", *words]) == 1
+    assert "must be 1 token or more" in (error := capsys.readouterr().err) or "changes a training file" in error
+
+
+def test_ways_to_name_what_is_checked(data, capsys):
+    assert main(["data", "check"]) == 1
+    assert "has no entries, so there is nothing to check" in capsys.readouterr().err
+    put(data, "own", GOOD)
+    put(data, "other", GOOD[:25])
+    assert main(["data", "check", "data/dataset_info.json"]) == 0
+    Path("run.yaml").write_text(yaml.safe_dump({"stage": "sft", "dataset": "own"}))
+    assert main(["data", "check", "run.yaml", "dataset=other", "cutoff_len=7"]) == 0
+    assert "other (training, stage sft): 25 rows" in capsys.readouterr().out
+    assert main(["data", "check", "own", "--model", "data", "--template", "chatml"]) == 0
+    assert (
+        "lengths were not compared with cutoff_len: no tokenizer could be loaded from data"
+        in capsys.readouterr().out
+    )
+
+
+def test_lengths_of_templates_with_an_end_of_their_own(toy):
+    """`efficient_eos` templates put one end behind all turns."""
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.data.template import TEMPLATES
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    assert TEMPLATES["solar"].efficient_eos
+    target = Target("here", toy.data, [Use("safety", TRAINING, "sft")], str(toy.root / "model"), "solar", 99)
+    (found,) = check_target(target).sets
+    model_args, data_args, training_args, _, _ = get_train_args(toy.config(template="solar", cutoff_len=10_000))
+    tokenizer = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(tokenizer["tokenizer"], data_args)
+    rows = get_dataset(template, model_args, data_args, training_args, stage="sft", **tokenizer)["train_dataset"]
+    assert found.longest == max(len(row["input_ids"]) for row in rows)
+
+
+def test_texts_for_pre_training_are_not_cut(toy):
+    toy.write("long", [{"text": "w1 " * 100}], columns={"prompt": "text"})
+    target = Target("here", toy.data, [Use("long", TRAINING, "pt")], str(toy.root / "model"), "chatml", 50)
+    assert not any("longer than" in str(finding) for finding in check_target(target).sets[0].findings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [
+        ({"prompt": "prompt", "response": "respons"}, {"prompt": "prompt", "response": "response"}),
+        ({"prompt": "context", "response": "answr"}, {"prompt": "context", "response": "answer"}),
+        ({"prompt": "prompt", "response": "label"}, {"prompt": "prompt", "response": "label"}),
+    ],
+)
+def test_fix_changes_only_misspelt_names(data, columns, wanted):
+    row = {
+        "prompt": "p",
+        "response": "r",
+        "chosen": "c",
+        "rejected": "d",
+        "context": "x",
+        "question": "q",
+        "answer": "a",
+    }
+    put(data, "own", [row], {"columns": columns})
+    main(["data", "check", "own", "--fix"])
+    assert Registry(data).entries["own"] == {"file_name": "own.jsonl", "columns": wanted}
+
+
+def test_fix_keeps_folders_of_files_whole(data):
+    (data / "d").mkdir()
+    (data / "d" / "a.jsonl").write_text(json.dumps(GOOD[0]) + "\n", encoding="utf-16")
+    Registry(data).register({"whole": {"file_name": "d", **PLAIN}, "part": {"file_name": "d/a.jsonl", **PLAIN}})
+    assert main(["data", "check", "part", "--fix"]) == 0
+    assert [path.name for path in (data / "d").iterdir()] == ["a.jsonl"]
+    assert not any(level == ERROR for level, _ in said(check(data, ("whole", TRAINING)), "whole"))

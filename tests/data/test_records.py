@@ -54,6 +54,11 @@ def test_every_format(tmp_path):
     (tmp_path / "pretty.json").write_text(json.dumps(rows, indent=4))
     for name in ("rows.csv", "rows.parquet", "lines.JSON", "pretty.json"):
         assert [row.value for row in read_rows(tmp_path / name)] == rows, name
+    (tmp_path / "mark.json").write_text(json.dumps(rows), encoding="utf-8-sig")
+    (tmp_path / "mark.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8-sig")
+    (tmp_path / "mark.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "rows.csv").read_bytes())
+    for name in ("mark.json", "mark.jsonl", "mark.csv"):
+        assert [row.value for row in read_rows(tmp_path / name)] == rows, name
     (tmp_path / "text.txt").write_bytes("ä\r\nb".encode())
     assert [row.value for row in read_rows(tmp_path / "text.txt")] == [{"text": "ä"}, {"text": "b"}]
 
@@ -67,8 +72,8 @@ BROKEN = {
         (b'{"a": NaN}\n', r"line 1: NaN is no JSON"),
         (b'{"a": "\\ud800"}\n', r"line 1: it holds half of a surrogate pair"),
         (b'{"a": ' + b"[" * 100_000 + b"\n", r"line 1: it is nested too deep"),
-        ("{}".encode("utf-16"), r"is in UTF-16; plain UTF-8 is needed. `ogpsa data add`"),
-        (b"\xef\xbb\xbf{}\n", r"is in UTF-8 with a byte order mark"),
+        ("{}".encode("utf-16"), r"is in UTF-16; UTF-8 is needed. `ogpsa data add`"),
+        (b'{"a": 1, "a": 2}\n', r"line 1: the key a is there twice"),
     ],
     "rows.json": [
         (b'[{"a": 1},\n {"a" 2}]', r"row 2 \(line 2\): Expecting ':' delimiter"),
@@ -79,6 +84,8 @@ BROKEN = {
         (b'[{"a": "\xe9"}]', r"byte 0xe9 is not UTF-8"),
         (b'[1, {"a": 1}]', r"row 1 \(line 1\): a row must be an object in braces, and this is a number"),
         (b"[" * 100_000, r"nested too deep"),
+        ('[{"a": 1}]'.encode("utf-16-be"), r"rows.json, line 1: "),  # without a mark
+        ("[1]".encode("utf-16-le"), r"rows.json, row 1 "),
         (b'{"version": 2,\n "data": [{"a": 1}]}', r"holds one object with the keys version, data; a list of rows"),
     ],
     "rows.csv": [
@@ -101,6 +108,26 @@ def test_unreadable_places_have_names(tmp_path, name, content, message):
     with pytest.raises(OGPSAError, match=message) as caught:
         list(read_rows(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_parquet_with_values_that_python_does_not_have(tmp_path):
+    odd = {
+        "far": pyarrow.array([2**62], pyarrow.timestamp("us")),
+        "mars": pyarrow.array([0], pyarrow.timestamp("us", tz="Mars/Base")),
+        "days": pyarrow.array([2**31 - 1], pyarrow.date32()),
+    }
+    for name, column in odd.items():
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["x"], name: column}), tmp_path / f"{name}.parquet")
+        with pytest.raises(OGPSAError, match="behind row 0: it is no Parquet, or an interrupted download"):
+            list(read_rows(tmp_path / f"{name}.parquet"))
+
+
+def test_a_long_row_before_many_short_ones(tmp_path):
+    """Lines are counted on from the row before."""
+    rows = [{"a": "\n" * 3_000_000}, *({"a": str(i)} for i in range(20_000))]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=0))
+    *_, last = read_rows(tmp_path / "rows.json")
+    assert last.place == "row 20001 (line 60002)"
 
 
 def test_reading_goes_on_behind_a_bad_line(tmp_path):

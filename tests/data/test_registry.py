@@ -66,7 +66,7 @@ def test_another_entry_of_the_name_is_not_replaced(tmp_path):
         (b'{"a": {}', "is no JSON"),
         (b'["a"]', "must hold a JSON object"),
         (b'{"a": "b.json"}', "the entry of a must be an object in braces, and is b.json"),
-        (b'{"a": {}, "b": {}, "a": {}}', "names a more than once"),
+        (b'{"a": {}, "b": {}, "a": {}}', "the key a is there twice"),
         (b'{"a": {"\xe9": 1}}', "is not in UTF-8"),
         (b'{"a": ' + b"[" * 100_000, "nested too deep"),
     ],

@@ -124,7 +124,7 @@ def test_a_set_is_replaced_only_on_request(toy):
     call(toy, "many", "--seed", 1, "--replace")
     assert written(toy) != first
     toy.write("other", make_rows(3, seed=1), file_name="./chosen.jsonl")
-    with pytest.raises(OGPSAError, match=r"chosen\.jsonl is the file of chosen, other"):
+    with pytest.raises(OGPSAError, match=r"chosen\.jsonl is the file of other"):
         call(toy, "many", "--replace")
 
 

@@ -66,15 +66,15 @@ def check_target(target: Target, benchmarks: Sequence[str] = (), *, outside: boo
         if meter is not None:
             tokens = meter.count(example)
             found.longest = max(found.longest or 0, tokens)
-            if tokens > over:
+            if tokens > over and found.use.stage != "pt":  # which packs texts and cuts none
                 found.findings.add(WARNING, f"longer than cutoff_len: {over} tokens, so it will be cut", place)
         role = found.use.role
         against = {EVALUATION: (), REFERENCE: (EVALUATION,), TRAINING: (EVALUATION, REFERENCE)}[role]
         for other in against:
-            shared = indices[other].find(example.prompt)
-            if shared is not None and shared.name != found.use.name:
-                where = f'{place} and {shared.place}: "{shared.words[:60].rstrip()}"'
-                found.findings.add(WARNING, f"prompts overlap with the {other} set {shared.name}", where)
+            for shared in indices[other].find(example.prompt):
+                if shared.name != found.use.name:
+                    where = f'{place} and {shared.place}: "{shared.words[:60].rstrip()}"'
+                    found.findings.add(WARNING, f"prompts overlap with the {other} set {shared.name}", where)
         if role in indices:
             indices[role].add(found.use.name, place, example.prompt)
 
@@ -88,15 +88,18 @@ def check_target(target: Target, benchmarks: Sequence[str] = (), *, outside: boo
 
 
 def _check_roles(report: Report) -> None:
-    roles: dict[str, set[str]] = {}
+    """Sets with the same rows, by name or by file, must not be used against each other."""
+
+    def same(one: SetReport, other: SetReport) -> bool:
+        files = one.path is not None and other.path is not None and one.path.resolve() == other.path.resolve()
+        return files or one.use.name == other.use.name
+
     for each in report.sets:
-        roles.setdefault(each.use.name, set()).add(each.use.role)
-    for each in report.sets:
-        others = roles[each.use.name] - {each.use.role}
-        if each.use.role == TRAINING and REFERENCE in others:
-            each.findings.add(ERROR, "it is a reference set too: projection removes what training is to learn")
-        if each.use.role != EVALUATION and EVALUATION in others:
-            each.findings.add(WARNING, f"it is evaluated on too, and used as {each.use.role} set")
+        roles = {other.use.role for other in report.sets if same(each, other)} - {each.use.role}
+        if each.use.role == TRAINING and REFERENCE in roles:
+            each.findings.add(ERROR, "its rows are a reference set too: projection removes what training is to learn")
+        if each.use.role != EVALUATION and EVALUATION in roles:
+            each.findings.add(WARNING, f"its rows are evaluated on too, and used as {each.use.role} set")
 
 
 def _meter(target: Target, report: Report) -> LengthMeter | None:

@@ -24,8 +24,8 @@ def register_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     check.add_argument(
         "targets",
         nargs="*",
-        metavar="FILE.yaml|NAME",
-        help="training or pipeline files, or names in dataset_info.json (all entries there)",
+        metavar="FILE.yaml|NAME|KEY=VALUE",
+        help="training or pipeline files (KEY=VALUE behind them changes them), or names in dataset_info.json (all)",
     )
     folder = "data folder of names, and of files that do not say (%(default)s)"
     check.add_argument("--dataset-dir", type=Path, default=Path("data"), help=folder)
@@ -61,6 +61,7 @@ def run_check(args: argparse.Namespace) -> int:
 
     from .check import check_target
     from .findings import ERROR, WARNING
+    from .targets import DEFAULT_CUTOFF
 
     console = Console()
     targets = _targets(args)
@@ -69,7 +70,10 @@ def run_check(args: argparse.Namespace) -> int:
     failed = False
     for target in targets:
         target.model, target.template = args.model or target.model, args.template or target.template
-        target.cutoff_len = args.cutoff_len or target.cutoff_len
+        if args.cutoff_len is not None:
+            target.cutoff_len = args.cutoff_len
+        elif args.model or args.template:  # to count tokens is what they are for
+            target.cutoff_len = target.cutoff_len or DEFAULT_CUTOFF
         with console.status(f"reading the sets of {target.where}"):
             report = check_target(target, args.benchmark, outside=args.allow_outside)
         _show(report, console)
@@ -78,21 +82,29 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def _targets(args: argparse.Namespace) -> list[Target]:
-    from .add import ROLE_KEY
-    from .registry import Registry
+    from ..errors import OGPSAError
+    from .registry import INFO_FILE, ROLE_KEY, Registry
     from .targets import REFERENCE, TRAINING, Target, Use, is_training_file, read_targets
 
-    files = [Path(word) for word in args.targets if is_training_file(word)]
-    names = [word for word in args.targets if not is_training_file(word)]
-    targets = [target for path in files for target in read_targets(path)]
-    if names or not files:
-        registry = Registry(args.dataset_dir)
+    if args.cutoff_len is not None and args.cutoff_len < 1:
+        raise OGPSAError(f"--cutoff-len {args.cutoff_len} must be 1 token or more.")
+    overrides = [word for word in args.targets if "=" in word]
+    words = [word for word in args.targets if "=" not in word]
+    files = [Path(word) for word in words if is_training_file(word) and Path(word).name != INFO_FILE]
+    names = [word for word in words if not is_training_file(word)]
+    folders = [Path(word).parent for word in words if Path(word).name == INFO_FILE]
+    if overrides and not files:
+        raise OGPSAError(f"{' '.join(overrides)} changes a training file, and none is named.")
+    targets = [target for path in files for target in read_targets(path, overrides)]
+    for folder in folders or ([args.dataset_dir] if names or not files else []):
+        registry = Registry(folder)
         entries = {name: registry.entry(name) for name in names} or registry.entries
-        roles = {
-            name: REFERENCE if entry.get(ROLE_KEY) == "reference" else TRAINING for name, entry in entries.items()
-        }
-        uses = [Use(name, role) for name, role in roles.items()]
-        targets.append(Target(str(registry.path), args.dataset_dir, uses))
+        if not entries:
+            raise OGPSAError(f"{registry.path} has no entries, so there is nothing to check: name a training file.")
+        uses = [
+            Use(name, REFERENCE if entry.get(ROLE_KEY) == "reference" else TRAINING) for name, entry in entries.items()
+        ]
+        targets.append(Target(str(registry.path), folder, uses))
     return targets
 
 

@@ -73,6 +73,7 @@ def run_add(args: argparse.Namespace) -> int:
     usage = {"safety": f"stage: ogpsa_{stage}", "general": "beside your safety set, separated by a comma"}
     lines = [
         f"{added.name}: {added.rows:,} rows of {kind} ({columns}) in {added.path}",
+        *([f"  columns that training does not read: {', '.join(added.unused)}"] if added.unused else []),
         *(f"  note: {remark}" for remark in added.remarks),
         f"In your YAML file: {key}: {added.name}" + (f"  ({usage[added.role]})" if added.role in usage else ""),
         f"On the command line: llamafactory-cli train your.yaml {key}={added.name}",

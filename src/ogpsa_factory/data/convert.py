@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from .layouts import OPENAI_TAGS, Layout
+from .layouts import LABELS, OPENAI_TAGS, Layout
 
 
 Row = Mapping[str, Any]
@@ -51,7 +52,11 @@ def find_converter(rows: Sequence[Row]) -> tuple[Layout, Converter] | None:
         if all(_SPEAKER.match(row[column]) for row in rows for column in ("chosen", "rejected")):
             return PAIRS, _from_transcripts
     if all_hold("prompt", list) and all_hold("completion", list):
-        return ANSWERS, _from_prompt_and_completion
+        label = next((name for name in LABELS if all_hold(name, bool)), None)
+        if label is None:
+            return ANSWERS, _from_prompt_and_completion
+        layout = replace(ANSWERS, columns={**_COLUMNS, "kto_tag": label})
+        return layout, lambda row: {**_from_prompt_and_completion(row), label: row.get(label)}
     return None
 
 
@@ -61,7 +66,8 @@ def _from_conversations(row: Row) -> dict[str, Any]:
     if chosen[:-1] != rejected[:-1]:
         raise ValueError("chosen and rejected differ before their last message, so they do not answer the same")
     before = chosen[:-1]
-    return _pair(before if before[: len(prompt)] == prompt else [*prompt, *before], chosen[-1], rejected[-1])
+    prompt = before if before[: len(prompt)] == prompt else [*prompt, *before]
+    return _pair([*_system(row, prompt), *prompt], chosen[-1], rejected[-1])
 
 
 def _from_openai_preference(row: Row) -> dict[str, Any]:
@@ -87,7 +93,16 @@ def _from_transcripts(row: Row) -> dict[str, Any]:
 
 
 def _from_prompt_and_completion(row: Row) -> dict[str, Any]:
-    return {"messages": [*_messages(row.get("prompt"), "prompt"), *_messages(row.get("completion"), "completion")]}
+    messages = [*_messages(row.get("prompt"), "prompt"), *_messages(row.get("completion"), "completion")]
+    return {"messages": [*_system(row, messages), *messages]}
+
+
+def _system(row: Row, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The system prompt that a row has in a column of its own, as a message, unless there is one already."""
+    text = row.get("system") or row.get("system_prompt")
+    if not isinstance(text, str) or (messages and messages[0]["role"] == "system"):
+        return []
+    return [{"role": "system", "content": text}]
 
 
 def _pair(prompt: list[dict[str, str]], chosen: dict[str, str], rejected: dict[str, str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class Example:
         errors: values of the wrong type, which LLaMA-Factory or `datasets` stumbles over. The words are the same for
             all rows of a kind, so that they can be counted.
         problems: what else is wrong, in such words too: the row is left out, or teaches nothing good.
+        label: whether the answer is a good one (KTO); None where rows have no labels.
     """
 
     system: str = ""
@@ -27,6 +28,7 @@ class Example:
     answers: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    label: bool | None = None
 
     @property
     def prompt(self) -> str:
@@ -47,6 +49,12 @@ def read_example(row: Mapping[str, Any], layout: Layout) -> Example:
     example = Example()
     if layout.columns.get("system"):
         example.system = _text(row, layout.columns["system"], example, may_lack=True)
+    if layout.columns.get("kto_tag"):
+        label = row.get(layout.columns["kto_tag"])
+        if isinstance(label, bool):
+            example.label = label
+        else:
+            example.problems.append(f"{layout.columns['kto_tag']} is not true or false")
     if layout.formatting == "alpaca":
         _read_columns(row, layout, example)
     else:
@@ -87,9 +95,11 @@ def _read_messages(row: Mapping[str, Any], layout: Layout, example: Example) -> 
     if not isinstance(messages, list):
         example.errors.append(f"{column} is {'missing or null' if messages is None else 'not a list'}")
         return
-    said = [_message(message, layout, example.errors) for message in messages]
+    said = [_message(message, layout, example) for message in messages]
+    if layout.formatting == "openai":
+        said = _joined_tool_answers(said, layout)
     if layout.ranking:
-        said += [_message(row.get(layout.columns[name]), layout, example.errors) for name in ("chosen", "rejected")]
+        said += [_message(row.get(layout.columns[name]), layout, example) for name in ("chosen", "rejected")]
     if example.errors:
         return
     tags = layout.tags
@@ -109,18 +119,35 @@ def _read_messages(row: Mapping[str, Any], layout: Layout, example: Example) -> 
     example.answers = [text for _, text in answers]
 
 
-def _message(message: Any, layout: Layout, errors: list[str]) -> tuple[str, str]:
-    role_key, text_key = layout.tags["role_tag"], layout.tags["content_tag"]
+def _message(message: Any, layout: Layout, example: Example) -> tuple[str, str]:
+    """Role and text of a message."""
+    tags = layout.tags
+    role_key, text_key = tags["role_tag"], tags["content_tag"]
     if not isinstance(message, dict) or not isinstance(message.get(role_key), str):
-        errors.append(f"a message has no {role_key} that is text")
+        example.errors.append(f"a message has no {role_key} that is text")
         return "", ""
-    role = message[role_key]
-    if role not in set(layout.tags.values()):
-        errors.append(f"the role {role[:40]!r} is in no tag")
-    if not isinstance(message.get(text_key), str):
-        errors.append(f"a message has no {text_key} that is text")
+    role, text = message[role_key], message.get(text_key)
+    if role not in set(tags.values()):
+        # LLaMA-Factory leaves the row out; with `formatting: openai` it stops.
+        said = example.errors if layout.formatting == "openai" else example.problems
+        said.append(f"the role {role[:40]!r} is in no tag")
+    if layout.formatting == "openai" and message.get("tool_calls"):
+        return tags.get("function_tag") or role, str(message["tool_calls"])
+    if not isinstance(text, str):
+        example.errors.append(f"a message has no {text_key} that is text")
         return role, ""
-    return role, message[text_key]
+    return role, text
+
+
+def _joined_tool_answers(said: list[tuple[str, str]], layout: Layout) -> list[tuple[str, str]]:
+    """What several tools answer one after the other, as one message."""
+    joined: list[tuple[str, str]] = []
+    for role, text in said:
+        if joined and role == joined[-1][0] == layout.tags.get("observation_tag"):
+            joined[-1] = (role, f"{joined[-1][1]}\n{text}")
+        else:
+            joined.append((role, text))
+    return joined
 
 
 def _judge(example: Example, layout: Layout) -> None:

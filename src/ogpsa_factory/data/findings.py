@@ -15,7 +15,8 @@ class Finding:
     """One kind of thing in one set.
 
     Attributes:
-        level: `ERROR` (training fails or loses rows), `WARNING` (it works, but look) or `NOTE`.
+        level: `ERROR` (training stops, or reads nothing as it was meant), `WARNING` (single rows are left out, or are
+            not worth learning) or `NOTE`.
         what: the words for it.
         count: how many places; 0 where it is not about places.
         places: the first ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -26,7 +27,7 @@ def parse_json(text: str) -> Any:
         ValueError: it is no JSON, is nested too deep, or holds what cannot be written as UTF-8.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, **_STRICT)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} (column {error.pos + 1})") from None
     except RecursionError:
@@ -49,6 +50,17 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        names = [name for name, _ in members]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)[:40]} is there twice")
+    return found
+
+
+_STRICT: dict[str, Any] = {"parse_constant": _refuse_constant, "object_pairs_hook": _object}
+
+
 class _Window:
     """The part of the text that is in memory."""
 
@@ -58,15 +70,20 @@ class _Window:
         self.text = ""
         self.position = 0
         self.ended = False
-        self._lines_before = 1
+        self._counted = 0  # up to where in the text lines have been counted
+        self._line = 1
 
     @property
     def line(self) -> int:
-        return self._lines_before + self.text.count("\n", 0, self.position)
+        """The line of the position, from 1."""
+        self._line += self.text.count("\n", self._counted, self.position)
+        self._counted = self.position
+        return self._line
 
     def more(self) -> None:
         """Forget what has been read and read on, as much again as is there."""
-        self._lines_before += self.text.count("\n", 0, self.position)
+        _ = self.line
+        self._counted = 0
         rest = self.text[self.position :]
         data = self._stream.read(max(_CHUNK, len(rest)))
         self.ended = not data
@@ -128,7 +145,7 @@ def array_values(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
 
 
 def _element(window: _Window) -> Any:
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(**_STRICT)
     while True:
         try:
             start = window.position
@@ -143,3 +160,54 @@ def _element(window: _Window) -> Any:
             if len(window.text) - window.position > _LONGEST:
                 raise ValueError(f"{error.msg}, or the row has more than {_LONGEST:,} characters") from None
             window.more()
+
+
+def _members(text: str) -> list[tuple[str, int, int]]:
+    """Name, beginning and end of the value of every member of the object that a text (known to be one) holds."""
+    decoder = json.JSONDecoder()
+    found: list[tuple[str, int, int]] = []
+
+    def skip(position: int) -> int:
+        while text[position] in _SPACE:
+            position += 1
+        return position
+
+    position = skip(skip(0) + 1)
+    while text[position] != "}":
+        name, position = decoder.raw_decode(text, position)
+        start = skip(skip(position) + 1)
+        _, end = decoder.raw_decode(text, start)
+        found.append((name, start, end))
+        position = skip(end)
+        if text[position] == ",":
+            position = skip(position + 1)
+    return found
+
+
+def with_member(text: str, name: str, value: dict[str, Any]) -> str:
+    """Replace one member of an object, or add it behind the others; all else keeps its characters.
+
+    Args:
+        text: JSON that is known to be an object.
+        name: of the member.
+        value: of the member.
+
+    Returns:
+        The new text.
+    """
+    members = _members(text)
+    inside = text[text.index("{") + 1 :]
+    indent = re.match(r"[ \t]*\r?\n([ \t]+)\"", inside)
+    unit = indent.group(1) if indent else "  "
+    # Escapes only: LLaMA-Factory opens the file in the encoding of the user's locale.
+    lines = json.dumps(value, indent=unit).replace("\n", f"\n{unit}")
+    for found, start, end in members:
+        if found == name:
+            return text[:start] + lines + text[end:]
+    member = f"\n{unit}{json.dumps(name)}: {lines}"
+    if members:
+        last = members[-1][2]
+        rest = text[last:]
+        return text[:last] + "," + member + (rest if rest.lstrip(" \t").startswith(("\n", "\r")) else "\n" + rest)
+    opening = text.index("{") + 1
+    return text[:opening] + member + "\n" + text[opening:].lstrip()

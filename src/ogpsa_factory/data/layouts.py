@@ -42,7 +42,7 @@ _PROMPTS = ("instruction", "prompt", "question", "query", "user", "problem", "in
 _ANSWERS = ("output", "response", "completion", "answer", "target", "refusal", "assistant", "solution")
 _CHOSEN = ("chosen", "preferred", "chosen_response", "response_chosen")
 _REJECTED = ("rejected", "dispreferred", "rejected_response", "response_rejected")
-_LABELS = ("label", "kto_tag")
+LABELS = ("label", "kto_tag")
 _MESSAGES = ("messages", "conversations", "conversation")
 
 
@@ -134,6 +134,8 @@ def layout_of(entry: Mapping[str, Any]) -> Layout:
 
 def _names(entry: Mapping[str, Any], key: str, known: Sequence[str]) -> dict[str, str]:
     value = entry.get(key, {})
+    if isinstance(value, dict):
+        value = {known_name: name for known_name, name in value.items() if name is not None}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
         raise OGPSAError(f"{key}: {str(value)[:80]} must map LLaMA-Factory's names to those in the file")
     unknown = [name for name in value if name not in known]
@@ -152,52 +154,49 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> Layout | None:
         A layout that LLaMA-Factory can read, or None where there is none.
     """
     find = _Finder(rows)
-    chosen, rejected = find(_CHOSEN, str, dict), find(_REJECTED, str, dict)
-    extra = {**find.column("system", ("system", "system_prompt"), str)}
+    extra = find.column("system", ("system", "system_prompt"), str, some=True)
+    extra |= find.column("kto_tag", LABELS, bool)
+    chosen, rejected = find(_CHOSEN, str, dict, list), find(_REJECTED, str, dict, list)
+    pair = {"chosen": chosen, "rejected": rejected} if chosen and rejected else {}
+    kind = str if not find(_MESSAGES, list) else dict
+    if not all(isinstance(row[column], kind) for row in rows for column in pair.values()):
+        return None
     if messages := find(_MESSAGES, list):
         tags = _tags([row[messages] for row in rows])
-        if tags is None:
-            return None
-        columns = {"messages": messages, **extra}
-        if chosen and rejected:
-            pair = {"chosen": chosen, "rejected": rejected}
-            fits = all(isinstance(row[column], dict) for row in rows for column in pair.values())
-            return Layout(formatting="sharegpt", ranking=True, columns=columns | pair, tags=tags) if fits else None
-        return Layout(formatting="sharegpt", columns=columns | find.column("kto_tag", _LABELS, bool), tags=tags)
+        columns = {"messages": messages, **pair, **extra}
+        return Layout(formatting="sharegpt", ranking=bool(pair), columns=columns, tags=tags) if tags else None
     prompt = find(_PROMPTS, str)
-    if prompt is None:
-        text = find(("text", "content"), str)
-        return Layout(columns={"prompt": text}) if text and len(find.shared) == 1 else None
+    response = {} if pair or prompt is None else find.column("response", [n for n in _ANSWERS if n != prompt], str)
+    if prompt is None or not (pair or response):
+        text = None if prompt or pair else find(("text", "content"), str)
+        return Layout(columns={"prompt": text}) if text else None
     columns = {"prompt": prompt}
     if prompt != "input":
-        columns |= find.column("query", ("input",), str)
-    if chosen and rejected:
-        pair = {"chosen": chosen, "rejected": rejected}
-        fits = all(isinstance(row[column], str) for row in rows for column in pair.values())
-        return Layout(ranking=True, columns=columns | pair | extra) if fits else None
-    response = find.column("response", _ANSWERS, str)
-    if not response:
-        return None
-    extra |= find.column("history", ("history",), list) | find.column("kto_tag", _LABELS, bool)
-    return Layout(columns=columns | response | extra)
+        columns |= find.column("query", ("input",), str, some=True)
+    if response:
+        extra |= find.column("history", ("history",), list, some=True)
+    return Layout(ranking=bool(pair), columns=columns | pair | response | extra)
 
 
 class _Finder:
-    """Looks for columns that all rows have, by name and type."""
+    """Looks for columns by name and type."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self.rows = rows
-        self.shared = [column for column in rows[0] if all(column in row for row in rows)] if rows else []
 
-    def __call__(self, names: Sequence[str], *kinds: type) -> str | None:
+    def __call__(self, names: Sequence[str], *kinds: type, some: bool = False) -> str | None:
+        """The first name that holds these types in all rows, or, with `some`, in one row and nothing in others."""
         for name in names:
-            if name in self.shared and all(isinstance(row[name], kinds) for row in self.rows):
+            values = [row.get(name) for row in self.rows]
+            if some:
+                values = [value for value in values if value is not None]
+            if values and all(isinstance(value, kinds) for value in values):
                 return name
         return None
 
-    def column(self, meaning: str, names: Sequence[str], kind: type) -> dict[str, str]:
+    def column(self, meaning: str, names: Sequence[str], kind: type, *, some: bool = False) -> dict[str, str]:
         """The entry in `columns` of what is found; empty where nothing is."""
-        found = self(names, kind)
+        found = self(names, kind, some=some)
         return {meaning: found} if found else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from ..errors import OGPSAError
@@ -30,9 +31,10 @@ class LengthMeter:
             raise OGPSAError(f"template: {template} is unknown to LLaMA-Factory")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(model)
+            self._tokenizer.model_max_length = sys.maxsize  # it would warn of long rows, which are counted here
         except Exception as error:  # a folder without one, the hub's client, a broken file: each has its own
-            kind = "no tokenizer could be loaded from" if Path(model).is_dir() else "no folder and not on the hub:"
-            raise OGPSAError(f"{kind} {model} ({type(error).__name__})") from error
+            hub = "" if Path(model).is_dir() else ": it is no folder, and the hub did not give it"
+            raise OGPSAError(f"no tokenizer could be loaded from {model}{hub} ({type(error).__name__})") from error
         logger = logging.getLogger("llamafactory")
         level = logger.level
         logger.setLevel(logging.WARNING)  # it says on standard output what it does to the tokenizer
@@ -57,4 +59,4 @@ class LengthMeter:
             messages = [*prompt, {"role": "assistant", "content": answer}]
             pairs = self._template.encode_multiturn(self._tokenizer, messages, example.system or None)
             longest = max(longest, sum(len(source) + len(target) for source, target in pairs))
-        return longest
+        return longest + (1 if self._template.efficient_eos else 0)  # a last end that the turns do not have

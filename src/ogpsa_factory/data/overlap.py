@@ -1,8 +1,8 @@
 """Which prompts of one set are, in whole or in part, in another: by normalised n-grams of words.
 
-Two prompts overlap where they share `WORDS` words in a row, or are the same as a whole where one is shorter. Case,
-punctuation and space do not count. 13 words are what GPT-3's authors used to look for benchmark questions in training
-data (arXiv 2005.14165, appendix C).
+Two prompts overlap where they share `WORDS` words in a row, or where one of fewer words stands in the other as a
+whole; one of fewer than `FEW` words must be the other. Case, punctuation and space do not count; a Chinese or Japanese
+character is a word. GPT-3's authors looked for benchmark questions by 13 words, too (arXiv 2005.14165, appendix C).
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 
 WORDS = 13
-_WORD = re.compile(r"\w+")
+FEW = 4
+_CHARACTERS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # of scripts that are written without spaces
+_WORD = re.compile(rf"[{_CHARACTERS}]|[^\W{_CHARACTERS}]+")
 
 
 class Shared(NamedTuple):
@@ -29,7 +31,8 @@ class OverlapIndex:
     """The n-grams of the prompts of some sets; memory is proportional to their number of words."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes, tuple[str, str]] = {}
+        self._seen: dict[bytes, dict[str, str]] = {}  # hash of an n-gram -> set -> place
+        self._whole: dict[int, None] = {}  # lengths of the prompts that are shorter than `WORDS`
 
     def add(self, name: str, place: str, prompt: str) -> None:
         """Remember a prompt.
@@ -39,27 +42,37 @@ class OverlapIndex:
             place: of its row.
             prompt: the text.
         """
-        for key, _ in _grams(prompt):
-            self._seen.setdefault(key, (name, place))
+        words = _WORD.findall(prompt.lower())
+        if len(words) < WORDS:
+            self._whole[len(words)] = None
+        for gram in _runs(words, min(WORDS, len(words))):
+            self._seen.setdefault(_key(gram), {}).setdefault(name, place)
 
-    def find(self, prompt: str) -> Shared | None:
+    def find(self, prompt: str) -> list[Shared]:
         """Look a prompt up.
 
         Args:
             prompt: the text.
 
         Returns:
-            The first of the remembered prompts that it shares words with.
+            One prompt of every set that it shares words with, if there are any.
         """
-        for key, words in _grams(prompt):
-            if key in self._seen:
-                return Shared(*self._seen[key], words)
-        return None
+        words = _WORD.findall(prompt.lower())
+        lengths = [length for length in self._whole if FEW <= length < len(words) or length == len(words)]
+        found: dict[str, Shared] = {}
+        for length in (WORDS, *lengths):
+            for gram in _runs(words, length):
+                for name, place in self._seen.get(_key(gram), {}).items():
+                    found.setdefault(name, Shared(name, place, gram))
+        return list(found.values())
 
 
-def _grams(text: str) -> Iterator[tuple[bytes, str]]:
-    """Every run of `WORDS` words, or the whole of a shorter text, with a hash of 64 bits."""
-    words = _WORD.findall(text.lower())
-    for start in range(max(len(words) - WORDS + 1, min(len(words), 1))):
-        gram = " ".join(words[start : start + WORDS])
-        yield hashlib.blake2b(gram.encode(errors="replace"), digest_size=8).digest(), gram
+def _runs(words: list[str], length: int) -> Iterator[str]:
+    """Every run of so many words."""
+    if length:
+        for start in range(len(words) - length + 1):
+            yield " ".join(words[start : start + length])
+
+
+def _key(gram: str) -> bytes:
+    return hashlib.blake2b(gram.encode(errors="replace"), digest_size=8).digest()

@@ -16,18 +16,12 @@ from typing import Any, NamedTuple
 
 from ..errors import OGPSAError
 from ..files import replaced_file
+from .encoding import BOM, check_encoding
 from .json_values import array_values, parse_json
 
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 _BATCH = 256  # rows of a Parquet file that are in memory at a time
-_MARKS = {  # byte order marks, the longer first: that of UTF-32 begins with that of UTF-16
-    b"\xff\xfe\x00\x00": "utf-32",
-    b"\x00\x00\xfe\xff": "utf-32",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-    b"\xef\xbb\xbf": "utf-8-sig",
-}
 
 
 class Row(NamedTuple):
@@ -79,7 +73,7 @@ def scan_rows(path: Path) -> Iterator[Row | Unreadable]:
         Rows and unreadable places.
 
     Raises:
-        OGPSAError: the file cannot be opened, has another suffix, or is not in UTF-8 as a whole.
+        OGPSAError: the file cannot be opened, has another suffix, or is in UTF-16 or UTF-32.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -92,30 +86,6 @@ def scan_rows(path: Path) -> Iterator[Row | Unreadable]:
         yield from reader(path)
     except OSError as error:
         raise OGPSAError(f"Cannot read {path}: {error.strerror or error}.") from error
-
-
-def encoding_mark(path: Path) -> tuple[str, int] | None:
-    """The encoding that a byte order mark at the beginning of a file names, and the mark's length in bytes."""
-    with path.open("rb") as stream:
-        start = stream.read(4)
-    return next(((name, len(mark)) for mark, name in _MARKS.items() if start.startswith(mark)), None)
-
-
-def check_encoding(path: Path) -> None:
-    """Refuse a file that says of itself that it is not plain UTF-8, which is all that `datasets` reads.
-
-    Args:
-        path: a text file.
-
-    Raises:
-        OGPSAError: it begins with a byte order mark.
-    """
-    mark = encoding_mark(path)
-    if mark:
-        name = {"utf-8-sig": "UTF-8 with a byte order mark"}.get(mark[0], mark[0].upper())
-        raise OGPSAError(
-            f"{path} is in {name}; plain UTF-8 is needed. `ogpsa data add` and `ogpsa data check --fix` convert it."
-        )
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Written:
@@ -146,8 +116,10 @@ def hash_file(path: Path) -> str:
 
 def _json(path: Path) -> Iterator[Row | Unreadable]:
     with path.open("rb") as stream:
+        start = len(BOM) if stream.read(len(BOM)) == BOM else 0
+        stream.seek(start)
         first = next((line.lstrip()[:1] for line in stream if line.strip()), b"")
-        stream.seek(0)
+        stream.seek(start)
         if first == b"[":
             for place, value in array_values(stream):
                 yield _row(place, value)
@@ -182,6 +154,8 @@ def _one_object(path: Path) -> ValueError | None:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return None
+    if not isinstance(value, dict):
+        return None
     keys = ", ".join(list(value)[:5])
     return ValueError(f"the file holds one object with the keys {keys}; a list of rows, or one row a line, is needed")
 
@@ -201,7 +175,7 @@ def _kind(value: Any) -> str:
 
 def _csv(path: Path) -> Iterator[Row | Unreadable]:
     csv.field_size_limit(sys.maxsize)  # answers are longer than its 128 kB
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = csv.reader(stream, strict=True)
         try:
             header = next(lines, None)
@@ -222,7 +196,6 @@ def _csv(path: Path) -> Iterator[Row | Unreadable]:
 
 
 def _parquet(path: Path) -> Iterator[Row | Unreadable]:
-    import pyarrow
     import pyarrow.parquet
 
     number = 0
@@ -232,13 +205,14 @@ def _parquet(path: Path) -> Iterator[Row | Unreadable]:
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(f"row {number}", value)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except Exception as error:  # besides Arrow's own: dates that Python does not have, unknown time zones
         yield Unreadable(f"behind row {number}", f"it is no Parquet, or an interrupted download: {error}")
 
 
 def _text(path: Path) -> Iterator[Row | Unreadable]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
+            line = line.removeprefix(BOM) if number == 1 else line
             try:
                 yield Row(f"line {number}", {"text": line.decode().rstrip("\r\n")})
             except UnicodeDecodeError as error:

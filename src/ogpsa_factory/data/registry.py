@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
 from ..files import locked, write_text
-from .json_values import parse_json
+from .json_values import parse_json, with_member
 
 
 INFO_FILE = "dataset_info.json"
 LOCK_FILE = ".dataset_info.lock"
-_HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+ROLE_KEY = "ogpsa_role"  # safety, reference or general, in an entry; LLaMA-Factory does not look at it
+HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 _PATIENCE = 10.0  # seconds; who holds the lock writes one small file
-_SPACE = re.compile(r"\s*")
 
 
 class Registry:
@@ -36,7 +35,7 @@ class Registry:
         self.dataset_dir = dataset_dir
         self.path = dataset_dir / INFO_FILE
         self.entries: dict[str, dict[str, Any]] = {}
-        self._text = self._read()
+        self._read()
 
     def _read(self) -> str:
         try:
@@ -46,8 +45,9 @@ class Registry:
             return "{}\n"
         except UnicodeDecodeError as error:
             raise OGPSAError(f"{self.path} is not in UTF-8 (byte {error.start}): save it in UTF-8.") from None
-        except OSError as error:
-            raise OGPSAError(f"Cannot read {self.path}: {error.strerror}.") from None
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the folder's name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise OGPSAError(f"Cannot read {self.path}: {reason}.") from None
         self.entries = self._parse(text)
         return text
 
@@ -63,10 +63,6 @@ class Registry:
                 raise OGPSAError(
                     f"{self.path}: the entry of {name} must be an object in braces, and is {str(entry)[:80]}."
                 )
-        names = [key for key, _, _ in _members(text)]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise OGPSAError(f"{self.path} names {', '.join(twice)} more than once: remove or rename one of the two.")
         return value
 
     def entry(self, name: str) -> dict[str, Any]:
@@ -104,7 +100,7 @@ class Registry:
         where = f"{name} in {self.path}"
         file_name = entry.get("file_name")
         if file_name is None:
-            hub = next((key for key in _HUBS if key in entry), None)
+            hub = next((key for key in HUBS if key in entry), None)
             raise OGPSAError(
                 f"{where} comes from elsewhere ({hub}: {entry[hub]}), so there is no file to read here."
                 if hub
@@ -144,24 +140,65 @@ class Registry:
             OGPSAError: another entry has one of the names, another process does not let go of the registry, or it
                 cannot be written; then it is as it was.
         """
+        with self.registration(entries, replace=replace) as commit:
+            return commit()
+
+    @contextmanager
+    def registration(
+        self, entries: Mapping[str, dict[str, Any]], *, replace: bool = False
+    ) -> Iterator[Callable[[], list[str]]]:
+        """Hold the registry alone, having seen that the entries may be added, until they are.
+
+        So files can be written that belong to the entries: whatever speaks against registering them is known before.
+
+        Args:
+            entries: by name.
+            replace: whether entries of the same names are replaced.
+
+        Yields:
+            A function that registers the entries and returns the names of those that have changed.
+
+        Raises:
+            OGPSAError: as `register`.
+        """
         busy = f"Another process is changing {self.path}: try again when it ends."
         with locked(self.dataset_dir / LOCK_FILE, busy, _PATIENCE):
             if self.path.is_symlink():
                 target = self.path.resolve().parent
                 raise OGPSAError(f"{self.path} is a symbolic link: name the folder it leads to, {target}, instead.")
-            before = self._text = self._read()
+            before = self._read()
             changed = self.check_free(entries, replace=replace)
-            if not changed:
-                return []
-            text = self._text
-            for name in changed:
-                text = _with_member(text, name, entries[name])
-            self.entries = self._parse(text)  # what is written can be read
-            if self.path.exists():
-                write_text(self.path.with_name(INFO_FILE + ".bak"), before)
-            write_text(self.path, text)
-            self._text = text
-            return changed
+
+            def commit() -> list[str]:
+                text = before
+                for name in changed:
+                    text = with_member(text, name, entries[name])
+                self.entries = self._parse(text)  # what is written can be read
+                if changed and self.path.exists():
+                    write_text(self.path.with_name(INFO_FILE + ".bak"), before)
+                if changed:
+                    write_text(self.path, text)
+                return changed
+
+            yield commit
+
+    def check_file(self, path: Path, name: str) -> None:
+        """Refuse to write a set's file in the place of something else.
+
+        Args:
+            path: the file.
+            name: of the set.
+
+        Raises:
+            OGPSAError: it is the registry, or the file of another entry.
+        """
+        if path.name in (INFO_FILE, INFO_FILE + ".bak", LOCK_FILE):
+            raise OGPSAError(f"{path} is the registry's own file: choose another --name.")
+        files = {other: entry.get("file_name") for other, entry in self.entries.items() if other != name}
+        owners = [other for other, file in files.items() if isinstance(file, str) and "\0" not in file]
+        owners = [other for other in owners if _same(self.dataset_dir / str(files[other]), path)]
+        if owners:
+            raise OGPSAError(f"{path} is the file of {', '.join(owners)}: choose another --name.")
 
     def check_free(self, entries: Mapping[str, dict[str, Any]], *, replace: bool = False) -> list[str]:
         """Refuse to put entries in the place of others.
@@ -186,42 +223,8 @@ class Registry:
         return changed
 
 
-def _members(text: str) -> list[tuple[str, int, int]]:
-    """Name, beginning and end of the value of every member of the object that a text (known to be one) holds."""
-    decoder = json.JSONDecoder()
-    found: list[tuple[str, int, int]] = []
-
-    def skip(position: int) -> int:
-        match = _SPACE.match(text, position)
-        return match.end() if match else position
-
-    position = skip(skip(0) + 1)
-    while text[position] != "}":
-        name, position = decoder.raw_decode(text, position)
-        start = skip(skip(position) + 1)
-        _, end = decoder.raw_decode(text, start)
-        found.append((name, start, end))
-        position = skip(end)
-        if text[position] == ",":
-            position = skip(position + 1)
-    return found
-
-
-def _with_member(text: str, name: str, value: dict[str, Any]) -> str:
-    """The text with one member of its object replaced or added behind the others."""
-    members = _members(text)
-    inside = text[text.index("{") + 1 :]
-    indent = re.match(r"[ \t]*\r?\n([ \t]+)\"", inside)
-    unit = indent.group(1) if indent else "  "
-    # Escapes only: LLaMA-Factory opens the file in the encoding of the user's locale.
-    lines = json.dumps(value, indent=unit).replace("\n", f"\n{unit}")
-    for found, start, end in members:
-        if found == name:
-            return text[:start] + lines + text[end:]
-    member = f"\n{unit}{json.dumps(name)}: {lines}"
-    if members:
-        last = members[-1][2]
-        rest = text[last:]
-        return text[:last] + "," + member + (rest if rest.lstrip(" \t").startswith(("\n", "\r")) else "\n" + rest)
-    opening = text.index("{") + 1
-    return text[:opening] + member + "\n" + text[opening:].lstrip()
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return False

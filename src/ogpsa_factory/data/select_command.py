@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import OGPSAError
+from ..files import replaced_file
+from .add import check_name
 from .layouts import layout_of
 from .records import read_rows, write_rows
-from .registry import Registry
+from .registry import ROLE_KEY, Registry
 
 
 if TYPE_CHECKING:
@@ -94,11 +95,15 @@ def run_select(args: argparse.Namespace) -> int:
     groups = [rows[i].group for i in usable]
     picked = sorted(select(method, groups, args.samples, args.seed, None if seen is None else seen.vectors))
     path = args.dataset_dir / f"{args.name}.jsonl"
-    try:
-        write_rows(path, (rows[usable[i]].value for i in picked))
-    except TypeError as error:
-        raise OGPSAError(f"A row holds a value that JSON has no form for: {error}. Remove that column.") from None
-    registry.register({args.name: entry}, replace=args.replace)
+    with registry.registration({args.name: entry}, replace=args.replace) as commit:
+        with replaced_file(path) as temporary:
+            try:
+                write_rows(temporary, (rows[usable[i]].value for i in picked))
+            except TypeError as error:
+                raise OGPSAError(
+                    f"A row holds a value that JSON has no form for: {error}. Remove the column."
+                ) from None
+            commit()
     _print_choice(console, method, groups, seen, picked, args.seed)
     lines = [f"Written to {path} and registered. In the training file:", f"    ogpsa_reference_dataset: {args.name}"]
     if args.samples > 200:  # of a larger set, training draws as many rows as it is told to
@@ -111,8 +116,7 @@ def run_select(args: argparse.Namespace) -> int:
 
 
 def _check_arguments(args: argparse.Namespace, method: str) -> None:
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):
-        raise OGPSAError(f"--name {args.name!r}: letters, digits, _, - and . only: YAML files list names by commas.")
+    check_name(args.name)
     if args.samples < 1:
         raise OGPSAError(f"--samples {args.samples}: at least 1 row must be chosen.")
     if not args.model and method in ("loss", "embedding", "gradient"):
@@ -128,8 +132,6 @@ def _check_arguments(args: argparse.Namespace, method: str) -> None:
 
 def _new_entry(registry: Registry, names: list[str], args: argparse.Namespace) -> dict[str, Any]:
     """The new set's entry: the pools' layout, which must be one, and its own file."""
-    from .add import ROLE_KEY
-
     if not names:
         raise OGPSAError("Name at least one pool.")
     if args.name in names:
@@ -151,10 +153,7 @@ def _new_entry(registry: Registry, names: list[str], args: argparse.Namespace) -
         if layouts[-1] != layouts[0]:
             raise OGPSAError(f"{where} has another layout than {names[0]}. Choose of each by itself.")
     path = args.dataset_dir / f"{args.name}.jsonl"
-    files = {name: other.get("file_name") for name, other in registry.entries.items()}
-    owners = [name for name, file in files.items() if (args.dataset_dir / str(file)).resolve() == path.resolve()]
-    if set(owners) - {args.name}:
-        raise OGPSAError(f"{path} is the file of {', '.join(owners)}: choose another --name.")
+    registry.check_file(path, args.name)
     if not args.replace and (path.exists() or args.name in registry.entries):
         raise OGPSAError(f"{path} or an entry {args.name} exists: choose another --name, or pass --replace.")
     first = registry.entry(names[0])

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
-from .add import ROLE_KEY
+from .add import reads_like_a_refusal
 from .examples import Example, read_example
 from .findings import ERROR, NOTE, WARNING, Findings
 from .layouts import Layout, layout_of
-from .records import SUFFIXES, Row, Unreadable, scan_rows
-from .refusals.verdict import refuses
-from .registry import Registry
+from .loading import KINDS, file_kind, load_files
+from .records import Row, Unreadable, scan_rows
+from .registry import HUBS, ROLE_KEY, Registry
 from .targets import REFERENCE, Use
 
 
-_HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-_KEYS = (*_HUBS, "file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
+_KEYS = (*HUBS, "file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
 _FEW = 20  # rows below which a reference gradient is mostly noise
 
 
@@ -33,6 +32,7 @@ class SetReport:
         use: which set, in which role.
         rows: how many could be read.
         longest: most tokens of a row; None where they were not counted.
+        path: its file or folder of files; None where there is none on this machine.
         layout: where prompts and answers are; None where that is not clear.
         findings: everything there is to say.
     """
@@ -40,6 +40,7 @@ class SetReport:
     use: Use
     rows: int = 0
     longest: int | None = None
+    path: Path | None = None
     layout: Layout | None = None
     findings: Findings = field(default_factory=Findings)
 
@@ -65,11 +66,12 @@ def check_set(registry: Registry, use: Use, visit: Visitor, *, outside: bool = F
         _check_keys(report, entry)
         report.layout = layout_of(entry)
         _check_stage(report, report.layout)
-        hub = next((key for key in _HUBS if key in entry), None)
-        if hub and "file_name" not in entry:
+        hub = next((key for key in HUBS if key in entry), None)
+        if hub:  # LLaMA-Factory looks at these before file_name
             report.findings.add(NOTE, f"it comes from elsewhere ({hub}: {entry[hub]}) and was not read")
             return report
-        _check_rows(report, report.layout, entry, registry.file_of(use.name, outside=outside), visit)
+        report.path = registry.file_of(use.name, outside=outside)
+        _check_rows(report, report.layout, entry, visit)
     except OGPSAError as error:
         report.findings.add(ERROR, str(error))
     return report
@@ -87,23 +89,31 @@ def _check_stage(report: SetReport, layout: Layout) -> None:
     stage, name = report.use.stage, report.use.name
     if stage is None or report.use.role == REFERENCE:
         return
-    if layout.ranking != (stage in ("dpo", "rm")):
-        wanted = "needs pairs (ranking: true)" if stage in ("dpo", "rm") else "takes answers, not pairs"
+    labelled, pairs = bool(layout.columns.get("kto_tag")), stage in ("dpo", "rm")
+    answered = layout.ranking or layout.formatting != "alpaca" or bool(layout.columns.get("response"))
+    if layout.ranking != pairs:
+        wanted = "needs pairs (ranking: true)" if pairs else "takes answers, not pairs"
         report.findings.add(ERROR, f"stage {stage} {wanted}, and {name} is registered the other way")
-    if (stage == "kto") != bool(layout.columns.get("kto_tag")) and stage in ("kto", "sft"):
-        wanted = "needs labels (kto_tag in columns)" if stage == "kto" else "would train on answers labelled as bad"
-        report.findings.add(ERROR, f"stage {stage} {wanted}, see {name}")
+    elif stage == "kto" and not labelled:
+        report.findings.add(ERROR, f"stage kto needs labels (kto_tag in columns), and {name} has none")
+    elif stage == "sft" and labelled:
+        report.findings.add(ERROR, f"stage sft leaves out every row of {name}: it is labelled data (kto_tag)")
+    elif stage in ("sft", "kto") and not answered:
+        report.findings.add(ERROR, f"stage {stage} leaves out every row of {name}: columns names no response")
 
 
-def _check_rows(report: SetReport, layout: Layout, entry: Mapping[str, Any], path: Path, visit: Visitor) -> None:
+def _check_rows(report: SetReport, layout: Layout, entry: Mapping[str, Any], visit: Visitor) -> None:
     findings = report.findings
     duplicates = _Duplicates()
-    columns: dict[str, None] = {}
-    not_numbers: set[str] = set()
-    for row in _scan(path, findings):
+    files = _files(report)
+    if not files:
+        return
+    usable = 0
+    columns: dict[str, int] = {}  # how many rows have something in them
+    for row in _scan(files, findings):
         report.rows += 1
-        columns.update(dict.fromkeys(map(str, row.value)))
-        not_numbers.update(name for name in layout.named_columns() if not _reads_as_number(row.value.get(name)))
+        for name, value in row.value.items():
+            columns[str(name)] = columns.get(str(name), 0) + (value not in (None, ""))
         example = read_example(row.value, layout)
         for what in example.errors:
             findings.add(ERROR, what, row.place)
@@ -111,44 +121,48 @@ def _check_rows(report: SetReport, layout: Layout, entry: Mapping[str, Any], pat
             findings.add(WARNING, what, row.place)
         if example.errors or example.problems:
             continue
+        usable += 1
         if again := duplicates.seen(example):
             findings.add(*again, row.place)
-        if entry.get(ROLE_KEY) == "safety" and example.answers and not refuses(example.answers[0]):
+        if entry.get(ROLE_KEY) == "safety" and not reads_like_a_refusal(example):
             findings.add(WARNING, "the answer of a safety set does not read like a refusal", row.place)
         visit(report, row.place, example)
     if not report.rows:
-        findings.add(ERROR, f"{path} has no rows")
+        findings.add(ERROR, f"{report.path} has no rows")
         return
     missing = [name for name in layout.named_columns() if name not in columns]
+    if not usable and not missing and not any(finding.level == ERROR for finding in findings):
+        findings.add(ERROR, "none of its rows can be trained on")
     if missing:
         found = ", ".join(list(columns)[:20])
-        findings.add(ERROR, f"{path} has no column {', '.join(missing)}; it has {found}")
-    if path.suffix.lower() == ".csv":
-        for name in layout.named_columns():
-            if name in columns and name not in not_numbers:
-                findings.add(
-                    ERROR, f"`datasets` reads column {name} of this CSV as numbers; `ogpsa data add` mends it"
-                )
+        findings.add(ERROR, f"{report.path} has no column {', '.join(missing)}; it has {found}")
+    _load(report, layout, entry, files, columns)
     if report.use.role == REFERENCE and report.rows < _FEW:
         findings.add(WARNING, f"a reference gradient of {report.rows} rows is noisy; the paper takes 200")
 
 
-def _scan(path: Path, findings: Findings) -> Iterator[Row]:
-    """The rows of a file, or of all files of a folder; what cannot be read is a finding."""
-    files = [each for each in sorted(path.iterdir()) if each.is_file()] if path.is_dir() else [path]
-    suffixes = {each.suffix.lower() for each in files}
-    if len(suffixes) != 1:
-        found = ", ".join(sorted(suffixes)) or "no files"
-        findings.add(ERROR, f"all files of the folder {path} must be of one kind, and it has {found}")
-        return
-    if suffixes == {".arrow"}:
-        findings.add(NOTE, "Arrow files are not read here")
-        return
-    if not suffixes <= set(SUFFIXES):
-        findings.add(ERROR, f"{path}: LLaMA-Factory reads {', '.join(SUFFIXES)} and .arrow")
-        return
+def _files(report: SetReport) -> list[Path]:
+    """The files that LLaMA-Factory reads of a file or folder; none where it refuses them."""
+    path = report.path
+    assert path is not None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]  # all of them, as LLaMA-Factory does
+    kinds = {file_kind(each) if each.is_file() else None for each in files}
+    if len(kinds) == 1 and None not in kinds:
+        return files
+    suffixes = ", ".join(sorted({each.suffix or each.name for each in files})) or "nothing"
+    known = ", ".join(f".{suffix}" for suffix in KINDS)
+    what = f"{path}: LLaMA-Factory reads {known}, one kind in a folder and in lower case; this is {suffixes}"
+    report.findings.add(ERROR, what)
+    return []
+
+
+def _scan(files: list[Path], findings: Findings) -> Iterator[Row]:
+    """The rows of files; what cannot be read is a finding."""
     for each in files:
-        prefix = f"{each.name}, " if path.is_dir() else ""
+        if file_kind(each) == "arrow":
+            findings.add(NOTE, "Arrow files are not read here", each.name)
+            continue
+        prefix = f"{each.name}, " if len(files) > 1 else ""
         for item in scan_rows(each):
             if isinstance(item, Unreadable):
                 findings.add(ERROR, "rows that cannot be read", f"{prefix}{item.place}: {item.problem}")
@@ -156,12 +170,26 @@ def _scan(path: Path, findings: Findings) -> Iterator[Row]:
                 yield Row(prefix + item.place, item.value)
 
 
-def _reads_as_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, str)
+def _load(
+    report: SetReport, layout: Layout, entry: Mapping[str, Any], files: list[Path], columns: Mapping[str, int]
+) -> None:
+    """Have `datasets` load the files, unless it is known that it cannot."""
+    number = entry.get("num_samples")
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        report.findings.add(ERROR, f"num_samples: {str(number)[:40]!r} must be a whole number, 1 or more")
+    if any(finding.level == ERROR for finding in report.findings):
+        return
+    loaded = load_files(files, layout, str(entry.get("split", "train")))
+    for problem in loaded.problems:
+        hint = "; `ogpsa data add FILE --replace` makes text of it" if files[0].suffix == ".csv" else ""
+        report.findings.add(ERROR, problem + hint)
+    for name in layout.named_columns():
+        lost = loaded.nulls.get(name, 0) - (report.rows - columns.get(name, 0))
+        if lost > 0 and not loaded.problems:
+            words = (
+                f"`datasets` reads {lost:,} values of column {name} as missing (in a CSV: None, NA, null and so on)"
+            )
+            report.findings.add(WARNING, words)
 
 
 class _Duplicates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _KEYS = {
     "eval_dataset": EVALUATION,
 }
 _FILES = (".yaml", ".yml", ".json")
+DEFAULT_CUTOFF = 2048  # LLaMA-Factory's
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ def is_training_file(word: str) -> bool:
     return word.lower().endswith(_FILES)
 
 
-def read_targets(path: Path) -> list[Target]:
+def read_targets(path: Path, overrides: Sequence[str] = ()) -> list[Target]:
     """Read a training file, or a pipeline file with several stages.
 
     Args:
         path: YAML or JSON.
+        overrides: KEY=VALUE, as `llamafactory-cli train` and `ogpsa pipeline` take them.
 
     Returns:
         One target a stage; the file's name is in it.
@@ -71,20 +73,25 @@ def read_targets(path: Path) -> list[Target]:
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: dates such as 2024-99-99
         raise OGPSAError(f"Cannot read {path}: {str(error) or type(error).__name__}") from None
     if not isinstance(config, dict):
         raise OGPSAError(f"{path} must hold arguments, one `key: value` a line.")
     if "stages" in config:
-        return _pipeline_targets(path)
+        return _pipeline_targets(path, overrides)
+    changes = (word.split("=", 1) for word in overrides)
+    try:
+        config |= {key: yaml.safe_load(value) for key, value in changes}
+    except (ValueError, yaml.YAMLError) as error:
+        raise OGPSAError(f"{' '.join(overrides)}: {error}") from None
     return [_target(str(path), config)]
 
 
-def _pipeline_targets(path: Path) -> list[Target]:
+def _pipeline_targets(path: Path, overrides: Sequence[str]) -> list[Target]:
     from ..pipeline.chain import chain
     from ..pipeline.definition import read_definition
 
-    stages = chain(read_definition(path, []))
+    stages = chain(read_definition(path, list(overrides)))
     targets = [_target(f"{path}, stage {stage.name}", stage.config) for stage in stages]
     for target in targets:  # a later stage's model is still to be trained, with the tokenizer of the first one
         if target.model and not Path(target.model).exists():
@@ -97,7 +104,7 @@ def _target(where: str, config: Mapping[str, Any]) -> Target:
     if not isinstance(folder, str) or folder == "ONLINE" or folder.startswith("REMOTE:"):
         raise OGPSAError(f"{where}: dataset_dir: {folder} is no folder on this machine, so there is nothing to check.")
     stage = str(config.get("stage", "sft")).removeprefix("ogpsa_").removesuffix("_pg")
-    cutoff = config.get("cutoff_len", 2048)
+    cutoff = config.get("cutoff_len", DEFAULT_CUTOFF)
     if isinstance(cutoff, bool) or not isinstance(cutoff, int) or cutoff < 1:
         raise OGPSAError(f"{where}: cutoff_len: {cutoff} must be a whole number of tokens, 1 or more.")
     target = Target(where, Path(folder), cutoff_len=cutoff)
