@@ -75,6 +75,16 @@ def test_room_does_not_know(room):
         assert not broken, f"{path.relative_to(ROOT)} imports {', '.join(broken)}"
 
 
+def test_two_modules_of_the_data_room_know_llamafactory():
+    """The others are instant to import, and work where LLaMA-Factory is not installed."""
+    knowing = {
+        path.name
+        for path in modules("data")
+        if any(violates(name, {"llamafactory", ".llamafactory"}) for name in imports_of(path))
+    }
+    assert knowing == {"lengths.py", "features.py"}
+
+
 def test_the_rules_can_be_broken():
     assert violates(".subspace.CapabilitySubspace", MUST_NOT_KNOW["checkpoint.py"])
     assert violates("torch", MUST_NOT_KNOW["_startup.py"]) and not violates("os.path", MUST_NOT_KNOW["_startup.py"])

@@ -39,7 +39,7 @@ OPENAI_TAGS = {
 }
 # What prompts and answers are called in files, the more usual names first.
 _PROMPTS = ("instruction", "prompt", "question", "query", "user", "problem", "input")
-_ANSWERS = ("output", "response", "completion", "answer", "target", "refusal", "assistant", "solution")
+_ANSWERS = ("output", "response", "completion", "answer", "right_answer", "target", "refusal", "assistant", "solution")
 _CHOSEN = ("chosen", "preferred", "chosen_response", "response_chosen")
 _REJECTED = ("rejected", "dispreferred", "rejected_response", "response_rejected")
 LABELS = ("label", "kto_tag")
