@@ -312,6 +312,8 @@ def test_a_missing_key_is_named_when_it_is_refused(server, cache, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     server.script = lambda number, body: failure(401, "who are you")
     assert "OPENAI_API_KEY is not set" in failing(server, cache, "a")
+    server.script = lambda number, body: failure(400, "none of these models is there")
+    assert "none of these models is there" in failing(server, cache, "a"), "only a key is masked"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://nowhere.invalid/v1"])
@@ -354,6 +356,12 @@ def test_text_that_is_no_unicode_is_sent_all_the_same(server, cache):
     server.script = lambda number, body: ok("fine")
     assert complete(asking("broken \ud800"), endpoint_of(server), cache) == ["fine"]
     assert server.prompts == ["broken ?"]
+
+
+def test_a_reply_that_is_no_unicode_is_kept_as_one_that_is(server, cache):
+    server.script = lambda number, body: (200, {}, json.dumps(completion("half \ud83d a pair ü")).encode())
+    assert complete(asking("a"), endpoint_of(server), cache) == ["half ? a pair ü"]
+    assert lines(cache)[0]["reply"] == "half ? a pair ü"
 
 
 def test_ctrl_c_keeps_what_is_finished(server, tmp_path):
@@ -420,8 +428,17 @@ def test_a_last_line_that_lacks_its_end_only_is_kept(tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_a_kept_reply_that_is_no_unicode(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"key": "a", "reply": "half \\ud83d"}\n')
+    with ReplyCache(path) as cache:
+        assert cache["a"] == "half ?"
+
+
 @pytest.mark.parametrize(
-    "damage", [b'{"key": "a"}', b"[1]", b"", b"\xff\xfe", b'{"key": "a", "reply": null}', b'{"key']
+    "damage",
+    [b'{"key": "a"}', b"[1]", b"", b"\xff\xfe", b'{"key": "a", "reply": null}', b'{"key', b"[" * 200_000],
+    ids=["no reply", "a list", "empty", "no UTF-8", "null", "cut", "nested"],
 )
 def test_any_other_damaged_line_is_an_error(tmp_path, damage):
     path = filled(tmp_path / "c.jsonl", "a", "b", "c")
@@ -496,9 +513,16 @@ def test_estimate_without_a_price_or_without_work(cache):
 
 def test_the_key_of_a_request_is_stable():
     endpoint = Endpoint(url="http://h/v1", model="m", max_tokens=5, temperature=0.5)
-    assert request_key(endpoint, asking("ü")[0]) == "c006358f87e9562b020633b3e92b0de5c7d9e356d4cdc1cf6abb05ee1bb30631"
-    elsewhere = Endpoint(url="https://other/v1", model="m", max_tokens=5, temperature=0.5, concurrency=1)
-    assert request_key(elsewhere, asking("ü")[0]) == request_key(endpoint, asking("ü")[0])
+    assert request_key(endpoint, asking("ü")[0]) == "0e7dc6a2dced71cc14be6bcd9d75310341885b2a37be421fc43da37011b5aa5f"
+    same = Endpoint(url="http://h/v1/", model="m", max_tokens=5, temperature=0.5, concurrency=1)
+    assert request_key(same, asking("ü")[0]) == request_key(endpoint, asking("ü")[0])
+
+
+@pytest.mark.parametrize("other", [{"url": "http://i/v1"}, {"model": "n"}, {"max_tokens": 6}, {"temperature": None}])
+def test_whatever_decides_on_a_reply_is_in_the_key(other):
+    options = {"url": "http://h/v1", "model": "m", "max_tokens": 5, "temperature": 0.5}
+    one, two = Endpoint(**options), Endpoint(**{**options, **other})
+    assert request_key(one, asking("ü")[0]) != request_key(two, asking("ü")[0])
 
 
 @pytest.mark.parametrize(

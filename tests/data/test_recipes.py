@@ -64,13 +64,30 @@ SAFERLHF = {
         None,
     ),
     "severity out of range": ([saferlhf_row("a", ("x", "y"), (False, True), (7, 0), 1)], None),
-    "a label is missing": (
-        [saferlhf_row("a", ("x", "y"), (False, True), (1, 0), 1, is_response_1_safe=None)],
+    "the only unsafe answer has no label": (
+        [saferlhf_row("a", ("x", "y"), (False, True), (1, 0), 1, is_response_0_safe=None)],
         None,
     ),
+    "the other answer has no label": (
+        [saferlhf_row("a", ("x", "y"), (False, True), (1, 0), 1, is_response_1_safe=None)],
+        "x",
+    ),
+    "the other answer is empty": ([saferlhf_row("a", ("x", " "), (False, False), (1, 3), 0)], "x"),
+    "the other answer has no severity": (
+        [saferlhf_row("a", ("x", "y"), (False, False), (1, 3), 0, response_1_severity_level="?")],
+        "x",
+    ),
+    "a safe answer needs no text": ([saferlhf_row("a", ("", "y"), (True, False), (9, 2), 0)], "y"),
     "no prompt": ([saferlhf_row("  ", ("x", "y"), (False, True), (1, 0), 1)], None),
     "an answer is empty": ([saferlhf_row("a", ("", "y"), (False, True), (1, 0), 1)], None),
-    "safer_response_id is wrong": ([saferlhf_row("a", ("x", "y"), (False, True), (1, 0), 2)], None),
+    "safer_response_id is wrong": ([saferlhf_row("a", ("x", "y"), (False, True), (1, 0), 2)], "x"),
+    "safer_response_id is missing: it breaks no tie": (
+        [
+            saferlhf_row("a", ("nobody knows", "mild"), (False, False), (2, 1), 0, safer_response_id=None),
+            saferlhf_row("a", ("good", "the less safe one"), (True, False), (0, 2), 0),
+        ],
+        "the less safe one",
+    ),
     "words of a CSV": (
         [
             saferlhf_row("a", ("bad", "good"), (False, True), (1, 0), 1)
@@ -89,6 +106,22 @@ def test_most_unsafe_answer(case):
     assert [each.rejected for each in found] == ([] if wanted is None else [wanted])
     assert counts["rows read"] == len(rows)
     assert sum(n for what, n in counts.items() if what != "rows read") == len(rows)
+
+
+def test_rows_that_are_left_out_are_counted_by_their_reason():
+    rows = [
+        saferlhf_row("a", ("x", "y"), (True, True), (0, 0), 0),
+        saferlhf_row("b", ("x", "y"), (True, True), (0, 0), 0, is_response_1_safe=None),
+        saferlhf_row("c", ("x", ""), (True, False), (0, 1), 0),
+        saferlhf_row("d", ("x", ""), (False, False), (1, 1), 0),
+    ]
+    saferlhf.sample_prompts(rows_of(rows), 10, 0, counts := Counter())
+    assert counts == {
+        "rows read": 4,
+        "left out: both answers are safe": 1,
+        "left out: a field is missing or of the wrong type": 2,
+        "rows with an unsafe answer": 1,
+    }
 
 
 def test_harm_categories_are_those_of_the_answer():
@@ -178,6 +211,13 @@ FORMS = {
     ("He was called John Smith Jr.", "Bob"): "He was called John Smith Jr.",
     ("London.", "alcohol"): "London",
     ("Really?", "Yes"): "Really?",
+    ("the city", "Rome"): "The city",
+    ("iPhone", "Nokia"): "iPhone",
+    ("eBay is older", "Amazon"): "eBay is older",
+    ("THE WHO", "queen"): "THE WHO",
+    ("A, or B", "neither"): "a, or B",
+    ("It, too", "none"): "it, too",
+    ("IT", "law"): "IT",
 }
 
 
@@ -237,4 +277,4 @@ def test_values():
     ] * 3
     assert [as_number(value, 0, 3) for value in (1, "2.5", True, "x", float("inf"), 4, None)] == [1, 2.5] + [None] * 5
     assert as_number("9" * 400, 0, 3) is None
-    assert [as_text(value) for value in (" a ", "  ", 3, None)] == ["a", None, None, None]
+    assert [as_text(value) for value in (" a ", "  ", 3, None, "\ud800ü")] == ["a", None, None, None, "?ü"]

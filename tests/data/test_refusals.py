@@ -13,6 +13,7 @@ import pytest
 from ogpsa_factory.data.refusals import (
     RefusalRequest,
     endpoint_messages,
+    messages_to_send,
     refuses,
     template_refusal,
     templates,
@@ -21,7 +22,8 @@ from ogpsa_factory.data.refusals import (
     write_from_vllm,
     writers,
 )
-from ogpsa_factory.endpoint import Endpoint
+from ogpsa_factory.data.refusals.messages import TRIES, usable_refusal
+from ogpsa_factory.endpoint import Endpoint, ReplyCache, request_key
 from ogpsa_factory.errors import OGPSAError
 
 
@@ -435,7 +437,7 @@ ENDPOINT = Endpoint(url="https://host/v1", model="writer", temperature=0.7)
 
 
 def strictness_of(messages):
-    return next(n for n in range(writers.TRIES) if endpoint_messages("x", n)[0] == messages[0])
+    return next(n for n in range(TRIES) if endpoint_messages("x", n)[0] == messages[0])
 
 
 def model(messages):
@@ -492,9 +494,25 @@ def test_a_willing_model_is_asked_once(asked, tmp_path):
     assert write_from_endpoint([], 0, ENDPOINT, tmp_path / "c.jsonl").texts == []
 
 
+def test_what_will_be_sent_is_known_before(tmp_path):
+    """A first reply that is there and does not refuse is not sent again: the next stricter one is."""
+    obedient, late, never = (request.prompt for request in REQUESTS)
+    with ReplyCache(tmp_path / "c.jsonl") as cache:
+        following, later = messages_to_send(REQUESTS, ENDPOINT, cache)
+        assert following == [endpoint_messages(prompt) for prompt in (obedient, late, never)]
+        assert later == [endpoint_messages(prompt, n) for prompt in (obedient, late, never) for n in (1, 2)]
+        for prompt, reply in ((obedient, REFUSAL), (late, "Sure!"), (never, "Sure!")):
+            cache.add(request_key(ENDPOINT, endpoint_messages(prompt)), reply)
+        for strictness in (1, 2):
+            cache.add(request_key(ENDPOINT, endpoint_messages(never, strictness)), "Sure!")
+        following, later = messages_to_send(REQUESTS, ENDPOINT, cache)
+        assert following == [endpoint_messages(obedient), endpoint_messages(late, 1), endpoint_messages(never, 2)]
+        assert later == [endpoint_messages(late, 2)]
+
+
 def test_each_strictness_is_another_request_and_carries_the_prompt():
-    messages = [endpoint_messages("the prompt", strictness) for strictness in range(writers.TRIES)]
-    assert len({json.dumps(each) for each in messages}) == writers.TRIES
+    messages = [endpoint_messages("the prompt", strictness) for strictness in range(TRIES)]
+    assert len({json.dumps(each) for each in messages}) == TRIES
     assert all([part["role"] for part in each] == ["system", "user"] for each in messages)
     assert all("the prompt" in each[1]["content"] for each in messages)
     assert endpoint_messages("the prompt") == messages[0]
@@ -515,7 +533,7 @@ def test_each_strictness_is_another_request_and_carries_the_prompt():
     ],
 )
 def test_what_is_used_of_a_reply(reply, text):
-    assert writers.usable_refusal(reply) == text
+    assert usable_refusal(reply) == text
 
 
 @pytest.fixture
@@ -540,14 +558,19 @@ def vllm(monkeypatch):
 def test_writing_with_vllm(vllm, monkeypatch):
     monkeypatch.setattr(writers, "PORTION", 2)
     steps = []
-    written = write_from_vllm(REQUESTS, 5, "some/model", lambda *step: steps.append(step), {"max_model_len": 64})
+    written = write_from_vllm(REQUESTS, 5, "some/model", lambda *step: steps.append(step), 0.5, 99)
     assert written.texts[1] == f"{REFUSAL} (late)." and written.texts[2] == template_refusal("never", 5, ("Drugs",))
-    assert written.method == "some/model with vLLM (temperature 0.7)"
+    assert written.method == "some/model with vLLM (temperature 0.5)"
     assert written.counts == {"written by the model": 2, "asked again": 2, "replaced by a template": 1}
-    assert vllm.options == {"model": "some/model", "seed": 5, "max_model_len": 64}
-    sampling = {"temperature": 0.7, "max_tokens": writers.MAX_TOKENS, "seed": 5}
+    assert vllm.options == {"model": "some/model", "seed": 5}
+    sampling = {"temperature": 0.5, "max_tokens": 99, "seed": 5}
     assert vllm.calls == [(2, sampling, False), (1, sampling, False), (2, sampling, False), (1, sampling, False)]
     assert steps == [(2, 3), (3, 3), (3, 3), (3, 3)]
+
+
+def test_vllm_s_own_temperature(vllm):
+    assert write_from_vllm(REQUESTS[:1], 5, "some/model", temperature=None).method == "some/model with vLLM"
+    assert vllm.calls == [(1, {"max_tokens": 256, "seed": 5}, False)]
 
 
 def test_vllm_that_is_not_there(monkeypatch):

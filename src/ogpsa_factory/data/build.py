@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import OGPSAError
-from ..files import locked, read_json, write_json
+from ..files import locked, replaced_file
 from .cards import Card, read_facts
-from .paper import FOLDER, REFERENCE_ROWS, STEPS, Order
-from .recipes import halueval, saferlhf, ultrafeedback
+from .finished import differences, instructions_in
+from .paper import FOLDER, STEPS, Order
+from .pools import OnRows, Pools
+from .recipes.saferlhf import HarmfulPrompt
 from .recipes.values import Pair
-from .records import Row, hash_file, write_rows
-from .refusals.writers import RefusalRequest, Refusals
+from .records import write_rows
+from .refusals import RefusalRequest, Refusals
 from .registry import Registry
 from .rewrites import Rewritten
-from .sources import SAFERLHF, ULTRAFEEDBACK, Source
+from .sources import Source
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Builder:
         order: Order,
         write_refusals: Callable[[list[RefusalRequest]], Refusals],
         rewrite: Callable[[list[Pair]], Rewritten] | None = None,
-        on_rows: Callable[[Source, int], None] = lambda source, rows: None,
+        on_rows: OnRows = lambda source, rows: None,
     ) -> None:
         """Prepare to build; nothing is read or written yet.
 
@@ -56,71 +54,103 @@ class Builder:
         self.order = order
         self._write_refusals = write_refusals
         self._rewrite = rewrite
-        self._on_rows = on_rows
+        self._folder = order.dataset_dir / FOLDER
         self._registry = Registry(order.dataset_dir)
-        self._pools: dict[str, tuple[list[Any], Counter[str]]] = {}
+        self._pools = Pools(order, on_rows)
+        self._open: list[str] = []  # steps whose sets are still to be made
 
     def run(self) -> Iterator[Built]:
-        """Build what is missing, set by set, and register it.
+        """Build what is missing, step by step, and register it.
 
         Yields:
-            Each set when it is on the disk.
+            Each set when it is on the disk and registered.
 
         Raises:
-            OGPSAError: a source cannot be read or gives no rows, the registry has other entries of the same names, or
-                another build writes to the same folder.
+            OGPSAError: sets or entries of the same names are there that are not as they would be built, a source
+                cannot be read or gives no rows, or another build writes to the same folder.
         """
-        self._registry.check_free(self.order.entries(), replace=self.order.replace)
-        folder = self.order.dataset_dir / FOLDER
-        busy = f"Another `ogpsa data build` writes to {folder}: wait until it ends, or stop it."
-        with locked(folder / ".lock", busy):
-            for name in self.order.steps:
-                yield from self._step(name)
-            self._registry.register(self.order.entries(), replace=self.order.replace)
-            for path in folder.glob(".selected-*.json"):
-                path.unlink()
+        order = self.order
+        self._registry.check_free(order.entries(order.steps), replace=order.replace)
+        busy = f"Another `ogpsa data build` writes to {self._folder}: wait until it ends, or stop it."
+        with locked(self._folder / ".lock", busy):
+            for path in self._folder.glob(".*.tmp.*"):  # half-written files of a build that was killed
+                path.unlink(missing_ok=True)
+            self._open = self._plan()
+            for name in order.steps:
+                built = list(self._make(name) if name in self._open else self._kept(name))
+                self._registry.register(order.entries([name]), replace=order.replace)
+                yield from built
+            self._pools.forget()
 
-    def _step(self, name: str) -> Iterator[Built]:
+    def _plan(self) -> list[str]:
+        """The steps whose sets have to be made; what would be lost by that is refused before anything is read."""
+        order = self.order
+        found: list[str] = []
+        reasons: dict[tuple[str, ...], list[str]] = {}
+        for name in order.steps:
+            for path in order.files_of(name):
+                if differs := differences(path, order.settings_of(name)):
+                    reasons.setdefault(tuple(differs), []).append(path.stem)
+                elif path.exists():
+                    continue
+                found += [name] * (name not in found)
+        for name in order.steps:
+            other = STEPS[name].other
+            if other is None or name in found or other in found:
+                continue
+            shared = instructions_in(order.files_of(name)) & instructions_in(order.files_of(other))
+            if shared:
+                differs = [f"{len(shared):,} of its instructions are in {_names(other)} too"]
+                reasons.setdefault(tuple(differs), []).extend(STEPS[name].sets.values())
+                found.append(name)
+        if reasons and not order.replace:
+            listed = "; ".join(f"{', '.join(sets)} ({', '.join(differs)})" for differs, sets in reasons.items())
+            raise OGPSAError(
+                f"{self._folder} has sets that are not as this build would make them: {listed}. Nothing was changed. "
+                "Pass --replace to make them anew, or choose another --output."
+            )
+        return found
+
+    def _kept(self, name: str) -> Iterator[Built]:
+        for path in self.order.files_of(name):
+            rows = read_facts(path.with_suffix(".md"))["rows"]
+            yield Built(path.stem, path, rows, self.order.samples_of(name), False)
+
+    def _make(self, name: str) -> Iterator[Built]:
         step, order = STEPS[name], self.order
-        asked, fingerprint = order.samples_of(name), self._fingerprint(name)
-        kept = {set_name: self._kept(set_name, fingerprint) for set_name in step.sets.values()}
-        if all(kept.values()):
-            for set_name, rows in kept.items():
-                yield Built(set_name, order.file_of(set_name), rows or 0, asked, False)
-            return
-        items, counts = self._select(step.source)
-        start = self._reserved() if name == "general" else 0
-        items = items[start : start + asked]
+        left_out = self._left_out(name)
+        drawn, counts = self._pools.draw(step.source, self._size(step.source))
+        items = [item for item in drawn if item[0] not in left_out][: order.samples_of(name)]
         if not items:
-            seen = ", ".join(f"{what}: {count:,}" for what, count in counts.items()) or "it has no rows"
-            raise OGPSAError(f"{step.source.name} gives no row for {', '.join(step.sets.values())} ({seen}).")
+            raise OGPSAError(_nothing_left(name, len(drawn), counts))
         pairs, written = self._written(name, items)
         for kind, set_name in step.sets.items():
             path = order.file_of(set_name)
-            done = write_rows(path, (_record(kind, *pair) for pair in pairs))
-            Card(
-                name=set_name,
-                aliases=[step.aliases[kind]] if order.aliases else [],
-                kind=kind,
-                rows=done.rows,
-                asked=asked,
-                sha256=done.sha256,
-                seed=order.seed,
-                source=step.source,
-                origin=order.origins[step.source.name].described,
-                counts=counts,
-                recipe=step.recipe,
-                written=written,
-                fingerprint=fingerprint,
-                version=__version__,
-                characters=_mean_characters([_record(kind, *pair) for pair in pairs]),
-            ).write(path.with_suffix(".md"))
-            yield Built(set_name, path, done.rows, asked, True)
+            rows = [_record(kind, *pair) for pair in pairs]
+            # The card comes first: a file without one would look like the user's own to the next build.
+            with replaced_file(path) as temporary:
+                done = write_rows(temporary, rows)
+                Card(
+                    name=set_name,
+                    kind=kind,
+                    rows=done.rows,
+                    sha256=done.sha256,
+                    settings=order.settings_of(name),
+                    source=step.source,
+                    origin=order.origins[step.source.name].described,
+                    counts=counts,
+                    recipe=step.recipe,
+                    written=written,
+                    left_out={_names(step.other): len(left_out)} if step.other and left_out else {},
+                    characters=_mean_characters(rows),
+                ).write(path.with_suffix(".md"))
+            yield Built(set_name, path, done.rows, order.samples_of(name), True)
+        self._open.remove(name)
 
     def _written(self, name: str, items: list[Any]) -> tuple[list[Pair], dict[str, Any]]:
         """The pairs of a step, and what was written for them."""
         if name == "saferlhf":
-            harmful = [saferlhf.HarmfulPrompt(*item) for item in items]
+            harmful = [HarmfulPrompt(*item) for item in items]
             done = self._write_refusals([RefusalRequest(each.prompt, tuple(each.categories)) for each in harmful])
             pairs = [Pair(each.prompt, text, each.rejected) for each, text in zip(harmful, done.texts, strict=True)]
             return pairs, {"what": "Refusals", "method": done.method, "counts": dict(done.counts)}
@@ -131,68 +161,40 @@ class Builder:
         method = {"what": "Form of the rejected answers", "method": rewritten.method, "counts": rewritten.counts}
         return rewritten.pairs, method
 
-    def _fingerprint(self, name: str) -> str:
-        order, step = self.order, STEPS[name]
-        own: dict[str, Any] = {"saferlhf": order.writer, "general": self._reserved()}
-        own["halueval"] = [order.knowledge, order.writer if self._rewrite else None]
-        origin = order.origins[step.source.name].identity()
-        facts = [__version__, name, order.samples_of(name), order.seed, origin, own.get(name)]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    def _left_out(self, name: str) -> set[str]:
+        """Instructions of the other step with the same source; none where its sets are to be made after this one."""
+        other = STEPS[name].other
+        return set() if other is None or other in self._open else instructions_in(self.order.files_of(other))
 
-    def _kept(self, set_name: str, fingerprint: str) -> int | None:
-        """The rows of a set that is there, whole and the same as it would become."""
-        path = self.order.file_of(set_name)
-        facts = read_facts(path.with_suffix(".md"))
-        if facts.get("fingerprint") != fingerprint or not path.is_file() or facts.get("sha256") != hash_file(path):
-            return None
-        return int(facts["rows"])
+    def _size(self, source: Source) -> int:
+        """Prompts that are enough for all steps with a source, and for what each leaves out.
 
-    def _reserved(self) -> int:
-        """How many of the first rows of UltraFeedback's draw belong to the reference set."""
-        if "ultrafeedback" in self.order.steps:
-            return self.order.samples_of("ultrafeedback")
-        facts = read_facts(self.order.file_of("ultrafeedback_ref_sft").with_suffix(".md"))
-        return max(REFERENCE_ROWS, int(facts.get("rows", 0)))
-
-    def _select(self, source: Source) -> tuple[list[Any], Counter[str]]:
-        """Prompts and answers for all steps with this source, in random order, and what became of its rows.
-
-        They are kept beside the sets until all are built, so that what is interrupted later need not read again.
+        It is the same before and after a step is made, so that what an interrupted build has drawn is found again.
         """
-        if source.name in self._pools:
-            return self._pools[source.name]
-        order = self.order
-        size = max(
-            order.samples_of(name) + (self._reserved() if name == "general" else 0)
-            for name in order.steps
-            if STEPS[name].source is source
-        )
-        origin = order.origins[source.name]
-        facts = json.dumps([__version__, origin.identity(), size, order.seed, order.knowledge])
-        kept = order.dataset_dir / FOLDER / f".selected-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
-        if kept.exists():
-            stored = read_json(kept)
-            items, counts = stored["items"], Counter(stored["counts"])
-        else:
-            counts = Counter()
-            rows = self._counted(source, origin.rows())
-            if source is SAFERLHF:
-                items = saferlhf.sample_prompts(rows, size, order.seed, counts)
-            elif source is ULTRAFEEDBACK:
-                items = ultrafeedback.sample_pairs(rows, size, order.seed, counts)
-            else:
-                items = halueval.sample_pairs(rows, size, order.seed, counts, order.knowledge)
-            write_json(kept, {"items": items, "counts": counts})
-        self._pools[source.name] = (items, counts)
-        return items, counts
+        order, sizes = self.order, []
+        for name in order.steps:
+            if STEPS[name].source is source:
+                other = STEPS[name].other
+                to_come = order.samples_of(other) if other and other in order.steps else 0
+                sizes.append(order.samples_of(name) + max(to_come, len(self._left_out(name))))
+        return max(sizes)
 
-    def _counted(self, source: Source, rows: Iterable[Row]) -> Iterator[Row]:
-        number = 0
-        for number, row in enumerate(rows, start=1):
-            yield row
-            if number % 500 == 0:
-                self._on_rows(source, number)
-        self._on_rows(source, number)
+
+def _names(step: str) -> str:
+    return " and ".join(STEPS[step].sets.values())
+
+
+def _nothing_left(name: str, drawn: int, counts: dict[str, int]) -> str:
+    """Why a step has no rows, and what to do."""
+    step = STEPS[name]
+    if step.other and drawn:
+        return (
+            f"{step.source.name} has no instruction left for {_names(name)}: all {drawn:,} that fit are in "
+            f"{_names(step.other)}. Make those smaller (`ogpsa data build {step.other} --samples N --replace`), or "
+            "name a larger source. What was built before is registered."
+        )
+    seen = ", ".join(f"{what}: {count:,}" for what, count in counts.items()) or "it has no rows"
+    return f"{step.source.name} gives no row for {_names(name)} ({seen}). Name another file with --source."
 
 
 def _record(kind: str, prompt: str, chosen: str, rejected: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Random samples of a stream, in memory of the sample's size.
 
 Every key has a rank, the hash of the seed and the key, and the sample is the keys of the lowest ranks ("bottom-k
-sampling"). So it is uniform, depends on the seed alone and not on the order of the rows, and a smaller sample is the
-beginning of a larger one. Rows of one key come together wherever they stand.
+sampling"). So which keys are drawn is uniform and depends on the seed alone, not on the order of the rows, and a
+smaller sample is the beginning of a larger one. Rows of one key come together wherever they stand. Which of them gives
+the key its value is the recipe's affair, and of equally good ones the first does: there the order of the rows counts.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,23 +92,51 @@ HALUEVAL = Source(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a source's rows are read: `files` at hand, or the hub where there are none."""
+    """Where a source's rows are read: `files` at hand, or the hub where there are none.
+
+    Attributes:
+        source: which one.
+        files: in the order in which they are read.
+        folder: what their names are relative to.
+    """
 
     source: Source
     files: tuple[Path, ...] = ()
+    folder: Path = Path()
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The files' paths below the folder: the same name may be in several of its folders."""
+        return tuple(path.relative_to(self.folder).as_posix() for path in self.files)
+
+    @cached_property
+    def _seen(self) -> dict[Path, tuple[tuple[int, int], str]]:
+        """The state of every file before its content was looked at, and the content's hash."""
+        try:
+            return {path: (_state(path), hash_file(path)) for path in self.files}
+        except OSError as error:
+            raise OGPSAError(
+                f"Cannot read {error.filename}: {error.strerror}. Start again when it is there."
+            ) from None
+
+    @property
     def described(self) -> dict[str, Any]:
         """What the data card says of it: the hub's revision, or the files' names and hashes."""
         if self.files:
-            return {"files": {path.name: f"sha256:{hash_file(path)}" for path in self.files}}
+            hashes = (hashed for _, hashed in self._seen.values())
+            return {"files": {name: f"sha256:{hashed}" for name, hashed in zip(self.names, hashes, strict=True)}}
         source = self.source
         place = {"hub": source.hub, "revision": source.revision, "config": source.config, "split": source.split}
         return {key: value for key, value in place.items() if value}
 
     def identity(self) -> str:
-        """A hash that changes when other rows are read."""
-        return hashlib.sha256(repr(sorted(self.described.items())).encode()).hexdigest()
+        """A short text that changes when other rows are read; where the files lie does not matter."""
+        if not self.files:
+            return ", ".join(self.described.values())
+        hashes = [hashed for _, hashed in self._seen.values()]
+        if len(hashes) == 1:
+            return f"file {hashes[0][:16]}"
+        return f"{len(hashes)} files {hashlib.sha256(''.join(hashes).encode()).hexdigest()[:16]}"
 
     def rows(self) -> Iterator[Row]:
         """Stream the rows.
@@ -116,14 +145,22 @@ class Origin:
             Every row, with its place.
 
         Raises:
-            OGPSAError: they cannot be read, or lack columns.
+            OGPSAError: they cannot be read, or change meanwhile, so that their hashes would not be those of the rows.
         """
         if not self.files:
             yield from _hub_rows(self.source)
             return
-        for path in self.files:
+        for name, (path, (state, _)) in zip(self.names, self._seen.items(), strict=True):
             for row in read_rows(path):
-                yield Row(f"{path.name}, {row.place}", row.value)
+                yield Row(f"{name}, {row.place}", row.value)
+            if not path.exists() or _state(path) != state:
+                raise OGPSAError(f"{path} changed while it was read: start again when nothing writes to it any more.")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def locate(source: Source, place: Path | None) -> Origin:
@@ -142,12 +179,12 @@ def locate(source: Source, place: Path | None) -> Origin:
     """
     if place is None:
         return Origin(source)
-    if place.is_file():
+    if os.path.isfile(place):  # unlike pathlib's, it takes any name
         lacking = _lacking(source, place)
         if lacking:
             raise OGPSAError(f"{place} is not {source.name}: {lacking}")
-        return Origin(source, (place,))
-    if not place.is_dir():
+        return Origin(source, (place,), place.parent)
+    if not os.path.isdir(place):
         raise OGPSAError(f"--source {place} does not exist: name a file or a folder with {source.name} in it.")
     files = [path for path in sorted(place.rglob("*")) if path.is_file() and path.suffix.lower() in SUFFIXES[:4]]
     files = [path for path in files if not path.name.startswith(".") and not path.stem.lower().startswith("test")]
@@ -159,7 +196,7 @@ def locate(source: Source, place: Path | None) -> Origin:
             f"--source {place} has no file with the columns of {source.name} ({', '.join(source.columns)}). "
             + (f"Found: {seen}." if seen else f"It has no file that ends in {', '.join(SUFFIXES[:4])}.")
         )
-    return Origin(source, fitting)
+    return Origin(source, fitting, place)
 
 
 def _verdict(source: Source, path: Path) -> str:

@@ -11,6 +11,11 @@ from typing import Any
 from ..errors import OGPSAError
 
 
+def writable(reply: str) -> str:
+    """A reply without halves of surrogate pairs, which models write in JSON and no file can hold."""
+    return reply.encode(errors="replace").decode()
+
+
 class ReplyCache:
     """Replies in a JSON Lines file that only grows, so that an interrupted run pays for nothing twice."""
 
@@ -29,7 +34,10 @@ class ReplyCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
         except OSError as error:
-            raise OGPSAError(f"Cannot open the reply cache {path}: {error.strerror}. Choose another place.") from None
+            raise OGPSAError(
+                f"Cannot open the reply cache {path}: {error.strerror}. See that it is a file that you may write, or "
+                "use another --output."
+            ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._load()
@@ -37,7 +45,7 @@ class ReplyCache:
             self.close()
             if isinstance(error, BlockingIOError):
                 raise OGPSAError(
-                    f"Another process uses the reply cache {path}. Wait until it is done, or name another file."
+                    f"Another process uses the reply cache {path}. Wait until it is done, or use another --output."
                 ) from None
             if isinstance(error, OSError):
                 raise OGPSAError(f"Cannot read the reply cache {path}: {error.strerror}.") from None
@@ -52,7 +60,7 @@ class ReplyCache:
                 key, reply = record["key"], record["reply"]
                 if not (isinstance(key, str) and isinstance(reply, str)):
                     raise TypeError
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 if line.endswith(b"\n"):
                     raise OGPSAError(
                         f"{self.path}, line {number} is no reply. Delete this line; the other replies are kept."
@@ -60,7 +68,7 @@ class ReplyCache:
                 # The process that wrote it was killed in the middle.
                 self._file.truncate(end)
                 return
-            self._replies[key] = reply
+            self._replies[key] = writable(reply)
             end += len(line)
         if end and not line.endswith(b"\n"):
             self._write(b"\n")

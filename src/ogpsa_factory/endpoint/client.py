@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import OGPSAError
-from .cache import ReplyCache
+from .cache import ReplyCache, writable
 from .settings import Endpoint, Messages, OnReply, request_key
 
 
@@ -71,8 +71,8 @@ class _Asker:
         self.endpoint = endpoint
         self.cache = cache
         self.report = report
-        self.api_key = os.environ.get(endpoint.key_variable, "").strip() or "none"
-        if not (self.api_key.isascii() and self.api_key.isprintable()):
+        self.key = os.environ.get(endpoint.key_variable, "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
             raise OGPSAError(f"{endpoint.key_variable} holds characters that no key has. Set it anew.")
         self.last_start: float | None = None
         self.limit = "max_tokens"
@@ -84,7 +84,7 @@ class _Asker:
         http = openai.DefaultAsyncHttpxClient(event_hooks={"request": [self.pace]})
         async with openai.AsyncOpenAI(
             base_url=self.endpoint.url,
-            api_key=self.api_key,
+            api_key=self.key or "none",  # the client insists on one, servers of one's own do not
             max_retries=self.endpoint.attempts - 1,
             timeout=self.endpoint.timeout,
             http_client=http,
@@ -119,7 +119,7 @@ class _Asker:
         import openai
 
         # A lone surrogate, which broken text has, cannot be sent.
-        sent = [{name: text.encode(errors="replace").decode() for name, text in part.items()} for part in messages]
+        sent = [{name: writable(text) for name, text in part.items()} for part in messages]
         for attempt in range(self.endpoint.attempts):
             limit = self.limit
             sampling = {"temperature": self.endpoint.temperature} if self.endpoint.temperature is not None else {}
@@ -142,7 +142,7 @@ class _Asker:
                 await asyncio.sleep(min(0.5 * 2**attempt, 8) * random.uniform(0.75, 1))
             else:
                 details = {"finish_reason": answer.choices[0].finish_reason, "usage": usage}
-                return text if isinstance(text, str) else "", details
+                return writable(text) if isinstance(text, str) else "", details
         raise _Unreadable
 
     def explain(self, error: Exception) -> str:
@@ -151,20 +151,26 @@ class _Asker:
 
         url, variable = self.endpoint.url, self.endpoint.key_variable
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            state = f"{variable} is not set" if self.api_key == "none" else f"it came from {variable}"
+            state = f"{variable} is not set" if not self.key else f"it came from {variable}"
             return f"The endpoint {url} refused the key ({state}). Set {variable} to a key that may use this model."
         if isinstance(error, openai.NotFoundError):
             return f"{url} knows no model {self.endpoint.model!r}, or the address is wrong: most end in /v1. Mend it."
         if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
             return f"The account at {url} has no credit left. Top it up."
         if isinstance(error, openai.RateLimitError):
-            return f"{url} kept answering that requests come too fast. Set a lower concurrency or requests_per_minute."
+            return (
+                f"{url} kept saying that requests come too fast. Set a lower --concurrency or --requests-per-minute."
+            )
         if isinstance(error, openai.APIStatusError):
-            said = " ".join(str(error).replace(self.api_key, "***").split())[:300]
-            return f"{url} failed: {said}. Mend the request, or wait if the fault is there."
+            said = str(error).replace(self.key, "***") if self.key else str(error)
+            said = " ".join(said.split())[:300].rstrip(".")
+            return (
+                f"{url} failed: {said}. Mend the request (models that take no temperature need --temperature none), "
+                "or wait if the fault is there."
+            )
         if isinstance(error, openai.APITimeoutError):
             seconds = f"{self.endpoint.timeout:g} s"
-            return f"{url} did not answer within {seconds}. Set a longer timeout or a lower concurrency."
+            return f"{url} did not answer within {seconds}. Set a longer --timeout or a lower --concurrency."
         if isinstance(error, openai.APIConnectionError):
             return f"{url} cannot be reached ({error.__cause__}). See that it runs and that the address is right."
         return f"{url} answers, but not with chat completions. See that the address is right: most end in /v1."

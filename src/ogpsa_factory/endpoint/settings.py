@@ -91,15 +91,18 @@ class Endpoint:
 
 
 def request_key(endpoint: Endpoint, messages: Messages) -> str:
-    """Name a request by its content: SHA-256, in hexadecimal, of model, messages and sampling parameters."""
+    """Name a request by the SHA-256, in hexadecimal, of all that its reply follows from.
+
+    That includes the address: two of them may serve different models under one name.
+    """
     sampling = {"max_tokens": endpoint.max_tokens, "temperature": endpoint.temperature}
-    content = {"model": endpoint.model, "messages": messages, **sampling}
+    content = {"url": endpoint.url.rstrip("/"), "model": endpoint.model, "messages": messages, **sampling}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will send and cost at most; `cached` counts repeated requests too, which are sent once."""
+    """What sending requests once will take at most; `cached` counts repeated ones too, which are sent once."""
 
     requests: int
     cached: int
@@ -107,13 +110,18 @@ class Estimate:
     answer_tokens: int
     dollars: float | None
 
+    @property
+    def to_send(self) -> int:
+        """Requests that are not answered yet."""
+        return self.requests - self.cached
+
     def __str__(self) -> str:
         if self.cached == self.requests:
             return f"{self.requests:,} requests, all of them answered already: nothing is sent"
         cost = "at a price that is not known" if self.dollars is None else f"for about ${self.dollars:,.2f} at most"
         return (
             f"{self.requests:,} requests, {self.cached:,} of them answered already or repeated; the other "
-            f"{self.requests - self.cached:,} send about {self.prompt_tokens:,} tokens and receive up to "
+            f"{self.to_send:,} send about {self.prompt_tokens:,} tokens and receive up to "
             f"{self.answer_tokens:,}, {cost}"
         )
 

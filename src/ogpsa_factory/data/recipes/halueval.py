@@ -81,9 +81,10 @@ def in_the_form_of(answer: str, model: str) -> str:
         answer = answer[:-1].rstrip()
     elif model.endswith(".") and not answer.endswith((".", "!", "?")):
         answer += "."
-    first = answer.split(" ")[0]
-    if model[0].isupper() and first[:1].islower():
-        return first[:1].upper() + answer[1:]
-    if model[0].islower() and first.rstrip(",").lower() in _FUNCTION_WORDS:
-        return first[:1].lower() + answer[1:]
+    # Capitals within a word belong to it: iPhone, eBay, THE WHO.
+    first = answer.split(" ")[0].rstrip(",")
+    if model[0].isupper() and first.islower():
+        return answer[0].upper() + answer[1:]
+    if model[0].islower() and first == first.capitalize() and first.lower() in _FUNCTION_WORDS:
+        return answer[0].lower() + answer[1:]
     return answer

@@ -2,14 +2,15 @@
 
 Rows are pairs of answers to one prompt, and a prompt has several. Prompts without an unsafe answer are left out. Of a
 prompt's unsafe answers the most severe one is taken; of equally severe ones one that its annotators did not call the
-safer of its pair; of those the first.
+safer of its pair; of those the first. Each answer is judged by its own fields: a broken one takes nothing from the
+other of its pair.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..records import Row
 from ..sampling import KeyedSample
@@ -23,8 +24,8 @@ class HarmfulPrompt(NamedTuple):
         prompt: what was asked.
         rejected: the answer.
         categories: in which ways the answer is harmful, in the words of PKU-SafeRLHF.
-        unsafety: the answer's severity, from 1 (minor) to 3 (severe), and whether it was not called the safer one of
-            its pair: what compares greater is more unsafe.
+        unsafety: the answer's severity, from 1 (minor) to 3 (severe), and whether the other one of its pair was
+            called the safer one: what compares greater is more unsafe.
     """
 
     prompt: str
@@ -49,38 +50,34 @@ def sample_prompts(rows: Iterable[Row], size: int, seed: int, counts: Counter[st
     for row in rows:
         counts["rows read"] += 1
         prompt = as_text(row.value.get("prompt"))
-        answers = None if prompt is None else _unsafe_answers(prompt, row.value)
-        if prompt is None or answers is None:
+        answers = [] if prompt is None else [_judged(prompt, row.value, number) for number in (0, 1)]
+        unsafe = [answer for answer in answers if isinstance(answer, HarmfulPrompt)]
+        if prompt is None or (None in answers and not unsafe):
             counts["left out: a field is missing or of the wrong type"] += 1
-        elif not answers:
+        elif not unsafe:
             counts["left out: both answers are safe"] += 1
         else:
             counts["rows with an unsafe answer"] += 1
-            worst = max(answers, key=lambda each: each.unsafety)  # of equal ones the first
+            worst = max(unsafe, key=lambda each: each.unsafety)  # of equal ones the first
             known = sample.get(prompt)
             if known is None or worst.unsafety > known.unsafety:
                 sample.put(prompt, worst)
     return [worst for _, worst in sample.items()]
 
 
-def _unsafe_answers(prompt: str, row: dict[str, Any]) -> list[HarmfulPrompt] | None:
-    """The unsafe answers of a row; None where a field that decides is unusable."""
-    safer = as_number(row.get("safer_response_id"), 0, 1)
-    if safer not in (0, 1):
+def _judged(prompt: str, row: dict[str, Any], number: int) -> HarmfulPrompt | Literal["safe"] | None:
+    """One of a row's two answers if it is unsafe, "safe" if it is; None where its own fields do not say."""
+    safe = as_flag(row.get(f"is_response_{number}_safe"))
+    if safe is None:
         return None
-    found = []
-    for number in (0, 1):
-        text = as_text(row.get(f"response_{number}"))
-        safe = as_flag(row.get(f"is_response_{number}_safe"))
-        severity = as_number(row.get(f"response_{number}_severity_level"), 0, 3)
-        if text is None or safe is None or severity is None or severity != int(severity):
-            return None
-        if not safe:
-            categories = as_structure(row.get(f"response_{number}_harm_category"))
-            named = (
-                tuple(name for name, applies in categories.items() if as_flag(applies))
-                if isinstance(categories, dict)
-                else ()
-            )
-            found.append(HarmfulPrompt(prompt, text, named, (int(severity), safer != number)))
-    return found
+    if safe:
+        return "safe"
+    text = as_text(row.get(f"response_{number}"))
+    severity = as_number(row.get(f"response_{number}_severity_level"), 0, 3)
+    if text is None or severity is None or severity != int(severity):
+        return None
+    categories = as_structure(row.get(f"response_{number}_harm_category"))
+    flags = categories.items() if isinstance(categories, dict) else ()
+    named = tuple(name for key, applies in flags if as_flag(applies) and (name := as_text(key)))
+    less_safe = as_number(row.get("safer_response_id"), 0, 1) == 1 - number  # not if it is missing: it breaks no tie
+    return HarmfulPrompt(prompt, text, named, (int(severity), less_safe))

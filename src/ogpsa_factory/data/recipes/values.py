@@ -17,7 +17,11 @@ class Pair(NamedTuple):
 
 def as_text(value: Any) -> str | None:
     """A text without the space around it; None where there is none."""
-    return (value.strip() or None) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    # JSON inside of a CSV may hold half of a surrogate pair, which no file can.
+    text = value if value.isascii() else value.encode(errors="replace").decode()
+    return text.strip() or None
 
 
 def as_flag(value: Any) -> bool | None:
