@@ -145,5 +145,5 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # some network file systems have no locks
-        raise OGPSAError(f"The file system cannot lock files ({error.strerror}): use a folder on a local disk.") from None
+        raise OGPSAError(f"This file system cannot lock files ({error.strerror}): use a local disk.") from None
     return True

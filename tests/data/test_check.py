@@ -643,8 +643,7 @@ def test_ways_to_name_what_is_checked(data, capsys):
     assert "other (training, stage sft): 25 rows" in capsys.readouterr().out
     assert main(["data", "check", "own", "--model", "data", "--template", "chatml"]) == 0
     assert (
-        "lengths were not compared with cutoff_len: no tokenizer could be loaded from data"
-        in capsys.readouterr().out
+        "lengths were not compared with cutoff_len: no tokenizer could be loaded from data" in capsys.readouterr().out
     )
 
 
