@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +120,26 @@ def test_save_only_model_stores_no_subspace_and_resuming_says_what_is_missing(to
 
 
 @pytest.mark.slow
+def test_a_checkpoint_is_marked_as_whole_when_all_ranks_have_written_it():
+    """Rank 0 writes trainer_state.json behind the random state: not before the others have written theirs."""
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
+
+    done = []
+
+    class Trainer:
+        accelerator = SimpleNamespace(wait_for_everyone=lambda: done.append("waited"))
+
+        def _save_rng_state(self, output_dir):
+            done.append(f"written to {output_dir}")
+
+    class Mixed(OGPSATrainerMixin, Trainer):
+        def __init__(self):
+            pass
+
+    Mixed()._save_rng_state("folder")
+    assert done == ["written to folder", "waited"]
+
+
 def test_sigkill(toy, run):
     """The real thing: ``llamafactory-cli`` killed without warning, then started again with the same file."""
     periods = {**PERIODS, "ogpsa_refresh_steps": 7, "max_steps": 60}

@@ -104,7 +104,7 @@ def last_whole(folder: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has a readable ``trainer_state.json``, which the Trainer writes last.
+    """Whether a checkpoint has a readable ``trainer_state.json``, which is written when all ranks have written theirs.
 
     Args:
         checkpoint: its folder.

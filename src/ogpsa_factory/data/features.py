@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import OGPSAError
 from ..reference import count_label_tokens
+from .quiet import quiet_libraries
 
 
 PIECE = 2**22  # numbers of a gradient that are hashed at a time
@@ -60,7 +61,8 @@ def load_model(name: str) -> Any:
 
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+        with quiet_libraries():
+            model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = "Name a folder with config.json and weights, or a model of the hub."
@@ -91,7 +93,8 @@ def tokenise(pools: Sequence[str], model: str, *, template: str, **data: Any) ->
     rows: list[Row | None] = []
     for name in pools:
         try:
-            rows += tokenise_pool(name, model, template=template, **data)
+            with quiet_libraries():
+                rows += tokenise_pool(name, model, template=template, **data)
         except Exception as error:  # whatever a reader, converter or tokenizer raises, the user needs the pool's name
             reason = f"{type(error).__name__}: {error}"
             hint = "Is the template right? `ogpsa data check` looks at the rows."

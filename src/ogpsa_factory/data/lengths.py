@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 from ..errors import OGPSAError
 from .examples import Example
+from .quiet import quiet_libraries
 
 
 class LengthMeter:
@@ -35,13 +35,8 @@ class LengthMeter:
         except Exception as error:  # a folder without one, the hub's client, a broken file: each has its own
             hub = "" if Path(model).is_dir() else ": it is no folder, and the hub did not give it"
             raise OGPSAError(f"no tokenizer could be loaded from {model}{hub} ({type(error).__name__})") from error
-        logger = logging.getLogger("llamafactory")
-        level = logger.level
-        logger.setLevel(logging.WARNING)  # it says on standard output what it does to the tokenizer
-        try:
+        with quiet_libraries():
             self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
-        finally:
-            logger.setLevel(level)
 
     def count(self, example: Example) -> int:
         """Count tokens.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -175,8 +174,6 @@ def _look_at_rows(
     pools: Sequence[str], rows: list[PoolRow], method: str, args: argparse.Namespace, console: Console
 ) -> tuple[list[int], RowFeatures]:
     """Load the model; return the indices of the rows that it can learn from, and what it says of them."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
     from rich.progress import Progress
 
     from .features import check_finite, embedding_features, gradient_features, load_model, loss_features, tokenise

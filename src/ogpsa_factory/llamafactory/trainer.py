@@ -145,6 +145,11 @@ class OGPSATrainerMixin:
             self.ogpsa.save(folder, writes_shared=self.args.should_save)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
+    def _save_rng_state(self: Any, output_dir: str) -> None:
+        """Wait until all ranks have written theirs: rank 0 writes trainer_state.json next, and that means "whole"."""
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+        self.accelerator.wait_for_everyone()
+
     def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
         """Write the model card with a section on OGPSA (the way to a hub; see ``workflow`` for the local one)."""
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
