@@ -427,6 +427,9 @@ def test_pipeline_files(data):
     assert one.uses == [Use("a", TRAINING, "sft")] and one.where == "all.yaml, stage one"
     assert two.uses == [Use("b", TRAINING, "dpo"), Use("e", EVALUATION, "dpo")]
     assert (one.model, two.model) == ("m", "m")  # what stage one will have trained has its tokenizer
+    stages[1]["config"]["model_name_or_path"] = "other/model"
+    Path("all.yaml").write_text(yaml.safe_dump({"output_dir": "out", "stages": stages}))
+    assert [target.model for target in read_targets(Path("all.yaml"))] == ["m", "other/model"]
 
 
 @pytest.mark.parametrize(
@@ -585,6 +588,17 @@ def test_entries_with_odd_values(data):
     assert said(report, "number") == [(ERROR, "num_samples: '3' must be a whole number, 1 or more")]
     assert said(report, "both")[0] == (NOTE, "it comes from elsewhere (hf_hub_url: a/b) and was not read")
     assert said(report, "null") == [] and said(report, "nested")[0][0] == ERROR
+
+
+def test_labelled_data_is_no_reference_set(data):
+    put(data, "own", [{**row, "label": True} for row in GOOD], {"columns": {**PLAIN["columns"], "kto_tag": "label"}})
+    assert "no reference set" in said(check(data, ("own", REFERENCE, "kto")), "own")[0][1]
+
+
+def test_a_wrong_stage_does_not_hide_what_cannot_be_loaded(data):
+    put(data, "own", [{**row, "id": "x" if i else 1} for i, row in enumerate(GOOD)])
+    found = said(check(data, ("own", TRAINING, "dpo")), "own")
+    assert ["stage dpo needs pairs" in found[0][1], "cannot load it" in found[1][1]] == [True, True]
 
 
 def test_labelled_data(data):

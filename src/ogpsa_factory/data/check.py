@@ -36,7 +36,7 @@ class Report:
 
     def count(self, level: str) -> int:
         """Number of findings of a level, over all sets."""
-        return sum(finding.level == level for report in self.sets for finding in report.findings)
+        return sum(report.findings.count(level) for report in self.sets)
 
 
 def check_target(target: Target, benchmarks: Sequence[str] = (), *, outside: bool = False) -> Report:

@@ -57,5 +57,9 @@ class Findings:
     def __iter__(self) -> Iterator[Finding]:
         return iter(sorted(self._found.values(), key=lambda finding: (ERROR, WARNING, NOTE).index(finding.level)))
 
+    def count(self, level: str) -> int:
+        """Number of kinds of a level."""
+        return sum(finding.level == level for finding in self._found.values())
+
     def __len__(self) -> int:
         return len(self._found)

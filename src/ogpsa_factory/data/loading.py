@@ -6,7 +6,6 @@ of their own, so they are asked instead of imitated.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .layouts import Layout
+from .quiet import quiet_libraries
 
 
 KINDS = {"arrow": "arrow", "csv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet", "txt": "text"}
@@ -54,9 +54,8 @@ def load_files(files: Sequence[Path], layout: Layout, split: str = "train") -> L
 
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)
     try:
-        with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as cache, quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             kind = file_kind(files[0])
             names = [str(path.resolve()) for path in files]
@@ -73,13 +72,9 @@ def load_files(files: Sequence[Path], layout: Layout, split: str = "train") -> L
 
 def _type_problem(rows: Any, name: str, layout: Layout) -> str | None:
     """What is wrong with a column's type, for the columns that must be text."""
-    texts = (
-        "prompt",
-        "query",
-        "response",
-        "system",
-        *(("chosen", "rejected") if layout.formatting == "alpaca" else ()),
-    )
+    texts = ["prompt", "query", "response", "system"]
+    if layout.formatting == "alpaca":
+        texts += ["chosen", "rejected"]
     if name not in rows.features or name not in [layout.columns.get(meaning) for meaning in texts]:
         return None
     kind = getattr(rows.features[name], "dtype", "no single value")

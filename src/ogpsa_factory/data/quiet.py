@@ -7,13 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+_LEVELS = {
+    "llamafactory": logging.ERROR,
+    "transformers": logging.ERROR,
+    "datasets": logging.CRITICAL,  # it logs as an error what it raises right after
+}
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Let LLaMA-Factory and transformers, which must be imported already, say errors only; then as before."""
-    loggers = [logging.getLogger(name) for name in ("llamafactory", "transformers")]
+    """Let these libraries, which must be imported already, say what is bad only; then as before."""
+    loggers = [logging.getLogger(name) for name in _LEVELS]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    for logger, level in zip(loggers, _LEVELS.values(), strict=True):
+        logger.setLevel(level)
     try:
         yield
     finally:

@@ -87,9 +87,13 @@ def _check_keys(report: SetReport, entry: Mapping[str, Any]) -> None:
 
 def _check_stage(report: SetReport, layout: Layout) -> None:
     stage, name = report.use.stage, report.use.name
+    labelled, pairs = bool(layout.columns.get("kto_tag")), stage in ("dpo", "rm")
+    if report.use.role == REFERENCE and labelled:
+        report.findings.add(
+            ERROR, f"{name} is labelled data (kto_tag), which says what not to answer: no reference set"
+        )
     if stage is None or report.use.role == REFERENCE:
         return
-    labelled, pairs = bool(layout.columns.get("kto_tag")), stage in ("dpo", "rm")
     answered = layout.ranking or layout.formatting != "alpaca" or bool(layout.columns.get("response"))
     if layout.ranking != pairs:
         wanted = "needs pairs (ranking: true)" if pairs else "takes answers, not pairs"
@@ -105,6 +109,7 @@ def _check_stage(report: SetReport, layout: Layout) -> None:
 def _check_rows(report: SetReport, layout: Layout, entry: Mapping[str, Any], visit: Visitor) -> None:
     findings = report.findings
     duplicates = _Duplicates()
+    before = findings.count(ERROR)
     files = _files(report)
     if not files:
         return
@@ -131,12 +136,13 @@ def _check_rows(report: SetReport, layout: Layout, entry: Mapping[str, Any], vis
         findings.add(ERROR, f"{report.path} has no rows")
         return
     missing = [name for name in layout.named_columns() if name not in columns]
-    if not usable and not missing and not any(finding.level == ERROR for finding in findings):
+    if not usable and not missing and findings.count(ERROR) == before:
         findings.add(ERROR, "none of its rows can be trained on")
     if missing:
         found = ", ".join(list(columns)[:20])
         findings.add(ERROR, f"{report.path} has no column {', '.join(missing)}; it has {found}")
-    _load(report, layout, entry, files, columns)
+    if findings.count(ERROR) == before:  # otherwise `datasets` would say the same once more
+        _load(report, layout, entry, files, columns)
     if report.use.role == REFERENCE and report.rows < _FEW:
         findings.add(WARNING, f"a reference gradient of {report.rows} rows is noisy; the paper takes 200")
 
@@ -173,12 +179,10 @@ def _scan(files: list[Path], findings: Findings) -> Iterator[Row]:
 def _load(
     report: SetReport, layout: Layout, entry: Mapping[str, Any], files: list[Path], columns: Mapping[str, int]
 ) -> None:
-    """Have `datasets` load the files, unless it is known that it cannot."""
+    """Have `datasets` load the files."""
     number = entry.get("num_samples")
     if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
         report.findings.add(ERROR, f"num_samples: {str(number)[:40]!r} must be a whole number, 1 or more")
-    if any(finding.level == ERROR for finding in report.findings):
-        return
     loaded = load_files(files, layout, str(entry.get("split", "train")))
     for problem in loaded.problems:
         hint = "; `ogpsa data add FILE --replace` makes text of it" if files[0].suffix == ".csv" else ""
@@ -186,10 +190,8 @@ def _load(
     for name in layout.named_columns():
         lost = loaded.nulls.get(name, 0) - (report.rows - columns.get(name, 0))
         if lost > 0 and not loaded.problems:
-            words = (
-                f"`datasets` reads {lost:,} values of column {name} as missing (in a CSV: None, NA, null and so on)"
-            )
-            report.findings.add(WARNING, words)
+            what = f"`datasets` reads {lost:,} values of column {name} as missing (in a CSV: None, NA, null …)"
+            report.findings.add(WARNING, what)
 
 
 class _Duplicates:

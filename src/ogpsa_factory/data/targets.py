@@ -93,8 +93,9 @@ def _pipeline_targets(path: Path, overrides: Sequence[str]) -> list[Target]:
 
     stages = chain(read_definition(path, list(overrides)))
     targets = [_target(f"{path}, stage {stage.name}", stage.config) for stage in stages]
+    outputs = {str(stage.output) for stage in stages}
     for target in targets:  # a later stage's model is still to be trained, with the tokenizer of the first one
-        if target.model and not Path(target.model).exists():
+        if target.model in outputs and not Path(target.model).exists():
             target.model = targets[0].model
     return targets
 
