@@ -644,6 +644,7 @@ def test_a_missing_data_file_is_noticed(real, toy, name, key):
     assert problems(real) == [f"{key}: the file of {name}, {toy.data / name}.json, does not exist"]
 
 
+@pytest.mark.slow
 def test_remarks_are_printed(real, capsys):
     real.content["stages"].pop()
     real.write("sft.yaml", {"stage": "sft", "dataset": "safety", "base_scale": 0.5})

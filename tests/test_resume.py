@@ -140,6 +140,7 @@ def test_a_checkpoint_is_marked_as_whole_when_all_ranks_have_written_it():
     assert done == ["written to folder", "waited"]
 
 
+@pytest.mark.slow
 def test_sigkill(toy, run):
     """The real thing: ``llamafactory-cli`` killed without warning, then started again with the same file."""
     periods = {**PERIODS, "ogpsa_refresh_steps": 7, "max_steps": 60}

@@ -303,6 +303,8 @@ def test_labels_that_are_no_true_or_false_are_not_dropped(data, values):
         add_file(Path("own.jsonl"), data, "safety")
     write("other.jsonl", [{"prompt": "p", "response": "r", "label": word} for word in ("violence", "drugs")])
     assert add_file(Path("other.jsonl"), data, "general").unused == ["label"]
+    write("empty.jsonl", [{"prompt": "p", "response": "r", "label": None}])
+    assert add_file(Path("empty.jsonl"), data, "general").unused == ["label"]
 
 
 def test_a_label_stays_with_conversations(data):

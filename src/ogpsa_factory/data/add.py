@@ -195,10 +195,12 @@ def _look_at_rows(added: Added, path: Path, readable: Path, converter: Converter
     first: dict[str, str] = {}
     columns: dict[str, None] = {}
     verdicts = dict.fromkeys(LABELS, converter is None and "kto_tag" not in added.layout.columns)
+    judged: set[str] = set()
     usable = 0
     for row in _rows(path, readable, converter):
         added.rows += 1
         columns.update(dict.fromkeys(map(str, row.value)))
+        judged |= {name for name in LABELS if row.value.get(name) is not None}
         verdicts = {name: ok and row.value.get(name) in _VERDICTS for name, ok in verdicts.items()}
         example = read_example(row.value, added.layout)
         problems = list(example.problems)
@@ -213,7 +215,7 @@ def _look_at_rows(added: Added, path: Path, readable: Path, converter: Converter
     if not usable:
         problem, count = found.most_common(1)[0]
         raise OGPSAError(f"{path}: none of its {added.rows:,} rows can be trained on ({problem}: {count:,} rows).")
-    label = next((name for name, ok in verdicts.items() if ok and name in columns), None)
+    label = next((name for name, ok in verdicts.items() if ok and name in judged), None)
     if label:
         raise OGPSAError(
             f"{path}: are the values of column {label} verdicts on the answers? If so, write true and false in JSON "
