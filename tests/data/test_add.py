@@ -307,6 +307,13 @@ def test_labels_that_are_no_true_or_false_are_not_dropped(data, values):
     assert add_file(Path("empty.jsonl"), data, "general").unused == ["label"]
 
 
+def test_labelled_data_is_no_reference_set(data):
+    write("own.jsonl", [{"prompt": "p", "response": "r", "label": True}])
+    with pytest.raises(OGPSAError, match=r"is labelled data \(column label\), which says what not to answer"):
+        add_file(Path("own.jsonl"), data, "reference")
+    assert not files(data)
+
+
 def test_a_label_stays_with_conversations(data):
     row = {"prompt": chat("w1"), "completion": chat("", "Sure: do this.")[1:], "label": False}
     added = add_file(write("own.jsonl", [row]), data, "safety")

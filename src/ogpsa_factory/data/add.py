@@ -90,6 +90,11 @@ def add_file(path: Path, dataset_dir: Path, role: str, name: str | None = None, 
         raise OGPSAError(f"{registry.path} has an entry {name} already: choose another --name, or pass --replace.")
     with _in_utf8(path) as readable:
         layout, converter = _find_layout(path, readable)
+        if role == "reference" and "kto_tag" in layout.columns:
+            raise OGPSAError(
+                f"{path} is labelled data (column {layout.columns['kto_tag']}), which says what not to answer too. Put "
+                "its good answers alone, without the column, into a reference set."
+            )
         added = Added(name, role, path, layout)
         _look_at_rows(added, path, readable, converter)
         if converter is None and load_files([readable], layout).problems:
