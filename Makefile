@@ -31,8 +31,8 @@ $(BIN)/python:
 # Its operators are compiled on first use, so that a machine without CUDA can install it too.
 $(STAMP): pyproject.toml setup.py | $(BIN)/python
 	$(PIP) install --quiet setuptools wheel
-	$(PIP) install --quiet -e '.[dev]'
-	DS_BUILD_OPS=0 $(PIP) install --quiet --no-build-isolation -e '.[dev,deepspeed]'
+	$(PIP) install --quiet -e '.[dev,evaluate]'
+	DS_BUILD_OPS=0 $(PIP) install --quiet --no-build-isolation -e '.[dev,deepspeed,evaluate]'
 	@touch $@
 
 # One thread and no GPU: a model this small is fastest so. Between kinds of CPU, figures differ by a few tenths.

@@ -92,8 +92,8 @@ def add_file(path: Path, dataset_dir: Path, role: str, name: str | None = None, 
         layout, converter = _find_layout(path, readable)
         if role == "reference" and "kto_tag" in layout.columns:
             raise OGPSAError(
-                f"{path} is labelled data (column {layout.columns['kto_tag']}), which says what not to answer too. Put "
-                "its good answers alone, without the column, into a reference set."
+                f"{path} is labelled data (column {layout.columns['kto_tag']}), which says what not to answer too. "
+                "Put its good answers alone, without the column, into a reference set."
             )
         added = Added(name, role, path, layout)
         _look_at_rows(added, path, readable, converter)
