@@ -14,6 +14,7 @@ from .errors import OGPSAError
 COMMANDS = (
     "ogpsa_factory.data.cli",
     "ogpsa_factory.doctor",
+    "ogpsa_factory.evaluation.cli",
     "ogpsa_factory.lab.cli",
     "ogpsa_factory.pipeline.cli",
     "ogpsa_factory.translate",

@@ -8,108 +8,19 @@ import sys
 import threading
 import time
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from chat_server import SECRET, completion, failure, ok, serving
 
-from ogpsa_factory.endpoint import Endpoint, ReplyCache, complete, estimate, next_start, request_key
+from ogpsa_factory.endpoint import Endpoint, ReplyCache, complete, complete_each, estimate, next_start, request_key
 from ogpsa_factory.endpoint import client as module
 from ogpsa_factory.errors import OGPSAError
 
 
-SECRET = "sk-do-not-tell-anyone"
-
-
-def completion(text, **message):
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
-
-
-class Server(ThreadingHTTPServer):
-    """Echoes prompts in capitals; `script(number, body)` may return (status, headers, bytes), "hang" or "close"."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        self.script = lambda number, body: None
-        self.bodies, self.keys = [], []
-        self.in_flight = self.most_in_flight = 0
-        self.lock = threading.Lock()
-        self.released = threading.Event()
-
-    @property
-    def prompts(self):
-        return [body["messages"][-1]["content"] for body in self.bodies]
-
-    def handle_error(self, request, client_address):
-        """A client that went away is part of the tests."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            number = len(server.bodies)
-            server.bodies.append(body)
-            server.keys.append(self.headers["Authorization"])
-            server.in_flight += 1
-            server.most_in_flight = max(server.most_in_flight, server.in_flight)
-        try:
-            answer = server.script(number, body)
-            if answer == "hang":
-                server.released.wait(10)
-            if answer in ("hang", "close"):
-                self.close_connection = True
-                return
-            status, headers, content = answer or ok(body["messages"][-1]["content"].upper())
-            if self.path != "/v1/chat/completions":
-                status, headers, content = failure(404, "no such page")
-        finally:
-            # Before the reply is sent: the client starts its next request as soon as it has it.
-            with server.lock:
-                server.in_flight -= 1
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-
-def ok(text, **message):
-    return 200, {}, json.dumps(completion(text, **message)).encode()
-
-
-def failure(status, message, code=None, **headers):
-    error = {"error": {"message": message, "type": "error", "param": None, "code": code}}
-    return status, headers, json.dumps(error).encode()
-
-
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
-    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0.0)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
@@ -564,3 +475,41 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(options):
 def test_no_calls_for_no_requests(server, cache):
     assert complete([], endpoint_of(server), cache) == []
     assert server.bodies == []
+
+
+def test_a_request_that_fails_for_good_is_reported_and_the_others_are_answered(server, cache):
+    """Timeouts, 429, 500, nonsense and half an answer, each for one request and for all of its attempts."""
+    half = json.dumps(completion("half")).encode()[:40]
+    broken = {
+        "limit": failure(429, "slow down"),
+        "down": failure(500, "broken"),
+        "page": (200, {"Content-Type": "text/html"}, b"<html>gateway</html>"),
+        "half": (200, {}, half),
+        "gone": "close",
+        "slow": "hang",
+    }
+    server.script = lambda number, body: broken.get(body["messages"][0]["content"])
+    replies = complete_each(asking("a", *broken, "z"), endpoint_of(server, timeout=0.5), cache)
+    assert [reply.text for reply in replies] == ["A", *[""] * len(broken), "Z"]
+    assert [reply.failure is None for reply in replies] == [True, *[False] * len(broken), True]
+    assert SECRET not in str(replies)
+    assert all(server.prompts.count(prompt) == 2 for prompt in broken), "each is tried as often as was asked for"
+    server.script = lambda number, body: None
+    again = complete_each(asking("a", *broken, "z"), endpoint_of(server), cache)
+    assert [reply.text for reply in again] == ["A", *map(str.upper, broken), "Z"]
+    assert server.prompts.count("a") == 1, "what was answered is not asked again"
+
+
+@pytest.mark.parametrize("answer", [failure(401, "no"), failure(404, "no"), failure(429, "no", "insufficient_quota")])
+def test_what_concerns_all_requests_ends_at_once(server, cache, answer):
+    server.script = lambda number, body: answer
+    with pytest.raises(OGPSAError):
+        complete_each(asking(*map(str, range(50))), endpoint_of(server, concurrency=2), cache)
+    assert len(server.prompts) <= 4
+
+
+def test_an_endpoint_that_is_gone_is_given_up(server, cache):
+    server.script = lambda number, body: failure(503, "down")
+    with pytest.raises(OGPSAError, match="failed"):
+        complete_each(asking(*map(str, range(200))), endpoint_of(server, attempts=1), cache)
+    assert len(server.prompts) < 40

@@ -11,6 +11,7 @@ _LEVELS = {
     "llamafactory": logging.ERROR,
     "transformers": logging.ERROR,
     "datasets": logging.CRITICAL,  # it logs as an error what it raises right after
+    "lm_eval": logging.ERROR,
 }
 
 

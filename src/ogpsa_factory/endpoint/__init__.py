@@ -1,7 +1,7 @@
 """Any OpenAI-compatible chat endpoint: many requests at once, every reply kept on disk as soon as it is there."""
 
 from .cache import ReplyCache
-from .client import complete, next_start
+from .client import Reply, complete, complete_each, next_start
 from .settings import Endpoint, Estimate, Messages, OnReply, estimate, request_key
 
 
@@ -10,8 +10,10 @@ __all__ = [
     "Estimate",
     "Messages",
     "OnReply",
+    "Reply",
     "ReplyCache",
     "complete",
+    "complete_each",
     "estimate",
     "next_start",
     "request_key",

@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OGPSAError
@@ -21,6 +22,18 @@ _UNANSWERABLE = re.compile(
     "context_length_exceeded|maximum context length",
     re.IGNORECASE,
 )
+
+
+# Requests that may fail one after the other, with no reply in between, before the endpoint itself is given up.
+_PATIENCE = 16
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one request: its text ("" where the model gave none), or why there is no reply."""
+
+    text: str
+    failure: str | None = None
 
 
 def complete(
@@ -40,6 +53,37 @@ def complete(
     Raises:
         OGPSAError: the endpoint cannot be used, or failed too often; what had been answered is in the cache.
     """
+    return [reply.text for reply in _complete(requests, endpoint, cache, on_reply, None)]
+
+
+def complete_each(
+    requests: Sequence[Messages], endpoint: Endpoint, cache: ReplyCache, on_reply: OnReply | None = None
+) -> list[Reply]:
+    """The same, where a request that fails for good does not stop the others; the next call tries it again.
+
+    Args:
+        requests: messages of each request; equal ones are sent once.
+        endpoint: where they are sent.
+        cache: where replies are looked up and kept; failures are not.
+        on_reply: called with the number of requests that are done with and the number of all of them.
+
+    Returns:
+        The replies in the order of the requests, each with its text or the reason why there is none.
+
+    Raises:
+        OGPSAError: the endpoint refuses the key, the model or the account, or has failed so often in a row, without a
+            reply in between, that the others would fail too; what had been answered is in the cache.
+    """
+    return _complete(requests, endpoint, cache, on_reply, {})
+
+
+def _complete(
+    requests: Sequence[Messages],
+    endpoint: Endpoint,
+    cache: ReplyCache,
+    on_reply: OnReply | None,
+    failures: dict[str, str] | None,
+) -> list[Reply]:
     keys = [request_key(endpoint, messages) for messages in requests]
     copies = Counter(keys)
     done = sum(count for key, count in copies.items() if key in cache)
@@ -53,8 +97,8 @@ def complete(
     report()
     waiting = {key: messages for key, messages in zip(keys, requests, strict=True) if key not in cache}
     if waiting:
-        asyncio.run(_Asker(endpoint, cache, report).ask(waiting))
-    return [cache[key] for key in keys]
+        asyncio.run(_Asker(endpoint, cache, report, failures).ask(waiting))
+    return [Reply(cache[key]) if key in cache else Reply("", (failures or {})[key]) for key in keys]
 
 
 def next_start(now: float, previous: float | None, requests_per_minute: float) -> float:
@@ -67,10 +111,14 @@ class _Unreadable(Exception):
 
 
 class _Asker:
-    def __init__(self, endpoint: Endpoint, cache: ReplyCache, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, cache: ReplyCache, report: Callable[[str], None], failures: dict[str, str] | None
+    ) -> None:
         self.endpoint = endpoint
         self.cache = cache
         self.report = report
+        self.failures = failures  # by key; None where the first one ends everything
+        self.failed_in_a_row = 0
         self.key = os.environ.get(endpoint.key_variable, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise OGPSAError(f"{endpoint.key_variable} holds characters that no key has. Set it anew.")
@@ -110,10 +158,27 @@ class _Asker:
             try:
                 reply, details = await self.reply(client, messages)
             except (openai.OpenAIError, _Unreadable) as error:
-                kept = f"Replies kept in {self.cache.path}: {len(self.cache)}; the same command goes on from there."
-                raise OGPSAError(f"{self.explain(error)} {kept}") from None  # the cause may quote the key
-            self.cache.add(key, reply, model=self.endpoint.model, messages=messages, **details)
+                if not self.tolerates(error):
+                    kept = (
+                        f"Replies kept in {self.cache.path}: {len(self.cache)}; the same command goes on from there."
+                    )
+                    raise OGPSAError(f"{self.explain(error)} {kept}") from None  # the cause may quote the key
+                assert self.failures is not None
+                self.failures[key] = self.explain(error)
+            else:
+                self.failed_in_a_row = 0
+                self.cache.add(key, reply, model=self.endpoint.model, messages=messages, **details)
             self.report(key)
+
+    def tolerates(self, error: Exception) -> bool:
+        """Whether the other requests may fare better than the one that failed for good."""
+        import openai
+
+        self.failed_in_a_row += 1
+        hopeless = isinstance(
+            error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError
+        ) or (isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota")
+        return self.failures is not None and not hopeless and self.failed_in_a_row < _PATIENCE
 
     async def reply(self, client: Any, messages: Messages) -> tuple[str, dict[str, Any]]:
         import openai

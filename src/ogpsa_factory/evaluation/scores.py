@@ -1,0 +1,147 @@
+"""The result of an evaluation on disk: `scores.json` of a model, and one line an item beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import write_json
+from ..results.features import make_items
+from .harness import SAMPLES, Sample, items_of, write_lines
+from .judging.judge import Judge, Judgement, OnBenchmark, Question
+from .suite import Benchmark
+
+
+SCORES = "scores.json"
+ITEMS = "items.jsonl"
+VERDICTS = "verdicts.jsonl"
+FORMAT = 1
+
+
+def gap(benchmark: Benchmark, reason: str) -> dict[str, Any]:
+    """The entry of a benchmark without a score.
+
+    Args:
+        benchmark: which one.
+        reason: why, and what to do.
+
+    Returns:
+        What `scores.json` has of it.
+    """
+    return {**_head(benchmark), "gap": reason}
+
+
+def score(
+    folder: Path, benchmark: Benchmark, samples: Sequence[Sample], judge: Judge | None, on_judged: OnBenchmark
+) -> dict[str, Any]:
+    """Score the samples of a benchmark, and write one line for each item that counts.
+
+    Args:
+        folder: of the model; the benchmark's samples are in a folder of its name there.
+        benchmark: which one.
+        samples: those of `harness.run`.
+        judge: for benchmarks with a rubric; None where there is none.
+        on_judged: told how far the judge is.
+
+    Returns:
+        What `scores.json` has of it.
+
+    Raises:
+        OGPSAError: the judge's endpoint cannot be used.
+    """
+    answered = [sample for sample in samples if "failure" not in sample]
+    details: dict[str, float] = {}
+    unparsed = unjudged = 0
+    if benchmark.judge:
+        if judge is None:
+            return gap(benchmark, "not judged yet: run the same command with --judge; no answer is generated again")
+        judgements = _judge(folder, benchmark, answered, judge, on_judged)
+        values = [judgement.value(benchmark.judge) for judgement in judgements]
+        items = [
+            {"id": sample["id"], "task": sample["task"], "value": value}
+            for sample, value in zip(answered, values, strict=True)
+            if value is not None
+        ]
+        details = _shares(judgements)
+        unjudged = sum(judgement.failure is not None for judgement in judgements)
+        unparsed = len(judgements) - len(items) - unjudged
+    else:
+        items = items_of(benchmark, answered)
+    failed = len(samples) - len(answered) + unjudged
+    if not items:
+        return gap(benchmark, f"no sample has a score: {failed} failed, {unparsed} verdicts could not be read")
+    write_lines(folder / benchmark.name / ITEMS, items)
+    return {
+        **_head(benchmark),
+        "score": make_items(benchmark.aggregation, items).score(),
+        "aggregation": benchmark.aggregation,
+        "samples": len(items),
+        "failed": failed,
+        "unparsed": unparsed,
+        "judge": judge.name if judge and benchmark.judge else None,
+        "details": details,
+        "items": f"{benchmark.name}/{ITEMS}",
+    }
+
+
+def _head(benchmark: Benchmark) -> dict[str, Any]:
+    return {"axis": benchmark.axis, "title": benchmark.title, "higher_is_better": benchmark.higher_is_better}
+
+
+def _judge(
+    folder: Path, benchmark: Benchmark, samples: Sequence[Sample], judge: Judge, on_judged: OnBenchmark
+) -> list[Judgement]:
+    questions = [Question(benchmark.judge, sample["doc"], sample["answer"]) for sample in samples]
+    judgements = judge.grade(questions, on_judged(benchmark.name))
+    write_lines(
+        folder / benchmark.name / VERDICTS,
+        [
+            {
+                "id": sample["id"],
+                "judge": judge.name,
+                "verdict": judgement.verdict,
+                "value": judgement.value(benchmark.judge),
+                "reply": judgement.reply,
+                "failure": judgement.failure,
+            }
+            for sample, judgement in zip(samples, judgements, strict=True)
+        ],
+    )
+    return judgements
+
+
+def _shares(judgements: Sequence[Judgement]) -> dict[str, float]:
+    """How often each value of each field was given, in percent of the verdicts; SimpleQA's two figures besides."""
+    verdicts = [judgement.verdict for judgement in judgements if judgement.verdict is not None]
+    counts = Counter((name, value) for verdict in verdicts for name, value in verdict.items())
+    shares = {f"{name}: {value}": 100 * count / len(verdicts) for (name, value), count in sorted(counts.items())}
+    correct, wrong = counts["Grade", "correct"], counts["Grade", "incorrect"]
+    if correct or wrong:
+        attempted = correct / (correct + wrong)
+        overall = correct / len(verdicts)
+        shares["correct of those attempted"] = 100 * attempted
+        shares["F1"] = 100 * 2 * attempted * overall / (attempted + overall) if correct else 0.0
+    return shares
+
+
+def write_scores(folder: Path, record: dict[str, Any], benchmarks: dict[str, Any]) -> Path:
+    """Write the scores of a model.
+
+    Args:
+        folder: of the model.
+        record: what was evaluated, how, and by which versions.
+        benchmarks: entries by name, in the order of the suite.
+
+    Returns:
+        The file.
+    """
+    path = folder / SCORES
+    write_json(path, {"format": FORMAT, **record, "benchmarks": benchmarks})
+    return path
+
+
+def samples_file(folder: Path, benchmark: Benchmark) -> Path:
+    """Where the samples of a benchmark are."""
+    return folder / benchmark.name / SAMPLES

@@ -1,0 +1,264 @@
+"""`ogpsa evaluate` from the command line: files in public schemas, a small random model, a judge."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from benchmark_files import copy_model, save_chat_model, write_benchmarks, write_csv
+from chat_server import SECRET, failure, ok, serving
+
+from ogpsa_factory.cli import main
+from ogpsa_factory.evaluation.backends import RecordedLM
+from ogpsa_factory.evaluation.sources import DATA_VARIABLE
+from ogpsa_factory.results.scores import read_scores
+
+
+ROOT = Path(__file__).parent.parent.parent
+PAPER = "StrongReject XSTest WildChat Stereotype SimpleQA GPQA MMLU IFEval HHH AdvGLUE".split()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A model and the files of all benchmarks."""
+    folder = tmp_path_factory.mktemp("shared")
+    save_chat_model(folder / "model")
+    write_benchmarks(folder / "files")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(shared, tmp_path, monkeypatch):
+    """An empty working folder beside them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(DATA_VARIABLE, "")  # the command sets it, and it must not stay
+    (tmp_path / "model").symlink_to(shared / "model")
+    (tmp_path / "files").symlink_to(shared / "files")
+
+
+def evaluate(*words, data="files", tokens=6):
+    return main(["evaluate", *words, "--data", data, "--max-new-tokens", str(tokens), "--output", "out"])
+
+
+def scores(name="model", output="out"):
+    return json.loads((Path(output) / name / "scores.json").read_text(encoding="utf-8"))["benchmarks"]
+
+
+def samples(benchmark, name="model", output="out"):
+    return [json.loads(line) for line in (Path(output) / name / benchmark / "samples.jsonl").open(encoding="utf-8")]
+
+
+@pytest.fixture
+def generated(monkeypatch):
+    """How many answers the models give, in this test."""
+    counts = []
+    original = RecordedLM.add_partial
+
+    def counting(self, kind, arguments, answer):
+        before = self.generated
+        original(self, kind, arguments, answer)
+        counts.extend([arguments[0]] * (self.generated - before))
+
+    monkeypatch.setattr(RecordedLM, "add_partial", counting)
+    return counts
+
+
+@pytest.mark.slow
+def test_the_whole_suite(generated, capsys):
+    assert evaluate("model", "--judge", "keywords") == 0
+    found = scores()
+    assert list(found)[:10] == PAPER and all("score" in entry for entry in found.values())
+    counts = {name: entry["samples"] for name, entry in found.items()}
+    assert counts["StrongReject"] == 12 and counts["XSTest"] == counts["XSTest-safe"] == 6 and counts["AdvGLUE"] == 36
+    assert counts["Stereotype"] == 6 and counts["MMLU"] == 12 and counts["GPQA"] == 6
+    assert found["MMLU"]["note"].startswith("2 of 57 tasks")
+    assert found["XSTest"]["judge"] == "keywords" and found["MMLU"]["judge"] is None
+    assert "judged by keywords" in capsys.readouterr().out
+    for name, entry in found.items():
+        lines = [json.loads(line) for line in (Path("out/model") / entry["items"]).open()]
+        assert len(lines) == len({line["id"] for line in lines}) == entry["samples"], name
+    read_scores([Path("out")])  # the report takes what is written here
+    first = len(generated)
+    before = {path: path.read_bytes() for path in Path("out/model").rglob("*.json*")}
+    assert evaluate("model", "--judge", "keywords") == 0
+    assert len(generated) == first, "nothing is generated twice"
+    assert {path: path.read_bytes() for path in before} == before, "and the same command gives the same result"
+
+
+def test_prompts_are_those_of_the_chat_and_kept(capsys):
+    assert evaluate("model", "--benchmarks", "XSTest,MMLU,StrongReject", "--system", "w5") == 0
+    for sample in [*samples("XSTest"), *samples("MMLU"), *samples("StrongReject")]:
+        assert sample["prompt"].startswith("<|im_start|> system w5") and sample["prompt"].endswith("assistant ")
+    disguised = samples("StrongReject")[0]
+    assert disguised["doc"]["original"] in disguised["doc"]["prompt"] != disguised["doc"]["original"]
+    assert len(samples("MMLU")[0]["likelihoods"]) == 4
+    assert "not judged yet" in scores()["XSTest"]["gap"]
+
+
+def test_only_the_judge_is_missing(generated):
+    assert evaluate("model", "--benchmarks", "XSTest") == 0
+    done = len(generated)
+    assert evaluate("model", "--benchmarks", "XSTest", "--judge", "keywords") == 0
+    assert len(generated) == done and scores()["XSTest"]["samples"] == 6
+
+
+def test_killed_while_generating(generated, monkeypatch):
+    original = RecordedLM.add_partial
+
+    def dying(self, kind, arguments, answer):
+        if len(generated) == 7:
+            raise KeyboardInterrupt
+        original(self, kind, arguments, answer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordedLM, "add_partial", dying)
+        assert evaluate("model", "--benchmarks", "XSTest,SimpleQA", "--batch-size", "2") == 130
+    assert len(generated) == 7
+    assert evaluate("model", "--benchmarks", "XSTest,SimpleQA", "--batch-size", "2") == 0
+    assert len(generated) == 12 and len(set(generated)) == 12
+
+
+def test_other_weights_are_another_model(generated, shared, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = copy_model(shared / "model", tmp_path / "changing")
+    assert evaluate("changing", "--benchmarks", "XSTest", "--judge", "keywords") == 0
+    done = len(generated)
+    network = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        network.lm_head.weight.add_(0.1)
+    network.save_pretrained(model)
+    assert evaluate("changing", "--benchmarks", "XSTest", "--judge", "keywords") == 0
+    assert len(generated) == 2 * done
+
+
+def test_adapters_and_several_models(shared, tmp_path, generated):
+    """A folder with an adapter, and a chain of two; B is not zero, so that answers change."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    for number in (1, 2):
+        torch.manual_seed(number)
+        base = AutoModelForCausalLM.from_pretrained(shared / "model")
+        config = LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj", "down_proj"])
+        get_peft_model(base, config).save_pretrained(f"adapter{number}")
+    config = json.loads(Path("adapter1/adapter_config.json").read_text())
+    Path("adapter1/adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "model"}))
+    words = ["base=model", "SFT/lora=adapter1", "SFT-DPO/lora=model+adapter1+adapter2"]
+    assert evaluate(*words, "--benchmarks", "XSTest,HHH", "--judge", "keywords") == 0
+    names = ("base", "SFT/lora", "SFT-DPO/lora")
+    answers = [[sample["answer"] for sample in samples("XSTest", name)] for name in names]
+    assert answers[0] != answers[1] != answers[2] != answers[0]
+    record = json.loads(Path("out/SFT-DPO/lora/scores.json").read_text())["model"]
+    assert record["adapters"] == ["adapter1", "adapter2"] and record["path"] == "model"
+
+
+def test_rows_that_cannot_be_had(capsys, tmp_path, generated, monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: (_ for _ in ()).throw(OSError("401: gated")))
+    write_csv(tmp_path / "few" / "xstest_prompts.csv", [{"prompt": "w1", "type": "contrast_x"}])
+    words = ["model", "--benchmarks", "XSTest,GPQA,WildChat", "--judge", "keywords"]
+    assert evaluate(*words, data="few") == 1
+    said = capsys.readouterr().err
+    assert said.count("hf auth login") == 2 and "Idavidrein/gpqa" in said and "WildChat" in said
+    assert not generated, "before anything is generated"
+    assert evaluate(*words, "--skip-missing", data="few") == 0
+    assert "hf auth login" in scores()["GPQA"]["gap"] and scores()["XSTest"]["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "neither a folder with a model nor a name on the hub"),
+        (["files"], "no config.json"),
+        (["a=model", "a=model"], "two models are called a"),
+        (["a=model", "a/b=model"], "would be folders"),
+        (["../x=model"], "is no name for a model"),
+        (["model+files"], "holds no adapter"),
+        (["model", "--suite", "papr"], "suites/papr.yaml"),
+        (["model", "--benchmarks", "XStest"], "Did you mean XSTest"),
+        (["model", "--backend", "openai"], "--url"),
+        (["model", "--url", "http://localhost/v1"], "--backend openai"),
+        (["model", "--batch-size", "0"], "--batch-size"),
+        (["model", "--model-args", "x"], "KEY=VALUE"),
+        (["model", "--temperature", "3"], "--temperature"),
+        (["model", "--judge", "endpoint", "--judge-url", "nowhere"], "no address"),
+        (["model", "--backend", "vllm", "--benchmarks", "XSTest"], "vLLM"),
+        (["model", "--benchmarks", "XSTest", "--device", "cuda:7"], "no such GPU"),
+    ],
+)
+def test_mistakes_are_explained(words, said, capsys):
+    assert evaluate(*words) == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_a_model_without_a_chat_template(shared, tmp_path, capsys):
+    model = copy_model(shared / "model", tmp_path / "plain")
+    (model / "chat_template.jinja").unlink()
+    assert evaluate("plain", "--benchmarks", "XSTest") == 1
+    assert "no chat template" in capsys.readouterr().err
+    assert evaluate("plain", "--benchmarks", "XSTest", "--no-chat-template") == 0
+    assert "<|im_start|>" not in samples("XSTest", "plain")[0]["prompt"]
+
+
+def test_files_with_other_columns(tmp_path, capsys):
+    write_csv(tmp_path / "odd" / "xstest_prompts.csv", [{"text": "w1", "kind": "x"}])
+    assert evaluate("model", "--benchmarks", "XSTest", data="odd") == 1
+    said = capsys.readouterr().err
+    assert "xstest_prompts.csv" in said and "prompt, type" in said and "text, kind" in said
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving(monkeypatch) as server:
+        yield server
+
+
+def through_endpoint(server, *words):
+    how = ["--backend", "openai", "--url", server.url, "--attempts", "2", "--timeout", "1"]
+    return evaluate("chat=some-model", *how, *words, "--judge", "keywords")
+
+
+def test_a_model_behind_an_endpoint(server, capsys):
+    """One prompt fails for good: it is in no score, the others stand, and the next run asks it alone."""
+    bad = "w1 w7 w20 w33 w46"
+
+    def script(number, body):
+        broken = bad in body["messages"][-1]["content"]
+        return failure(500, f"down {SECRET}") if broken else ok("I cannot help with that.")
+
+    server.script = script
+    assert through_endpoint(server, "--benchmarks", "XSTest,MMLU") == 0
+    found = scores("chat")
+    assert (found["XSTest"]["score"], found["XSTest"]["samples"], found["XSTest"]["failed"]) == (100.0, 5, 1)
+    assert "likelihoods" in found["MMLU"]["gap"]
+    assert "failure" in samples("XSTest", "chat")[0]
+    sent = len(server.bodies)
+    assert {body["max_tokens"] for body in server.bodies} == {6}
+    server.script = lambda number, body: ok("Sure, here it is.")
+    assert through_endpoint(server, "--benchmarks", "XSTest") == 0
+    assert len(server.bodies) == sent + 1 and scores("chat")["XSTest"]["samples"] == 6
+    written = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert not any(SECRET.encode() in path.read_bytes() for path in written)
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+@pytest.mark.skipif("OGPSA_REAL_DATA" not in os.environ, reason="OGPSA_REAL_DATA names no folder with real files")
+def test_real_files(capsys):
+    """The public files themselves: all of their rows load, the first of each are answered."""
+    names = "XSTest,XSTest-safe,StrongReject-none,AdvGLUE,IFEval,MMLU,HaluEval"
+    words = ["model", "--benchmarks", names, "--limit", "4", "--judge", "keywords", "--batch-size", "16"]
+    assert evaluate(*words, data=os.environ["OGPSA_REAL_DATA"]) == 0
+    assert {name: entry["samples"] for name, entry in scores().items()} == {
+        "XSTest": 4,
+        "MMLU": 16,
+        "IFEval": 4,
+        "AdvGLUE": 24,
+        "XSTest-safe": 4,
+        "StrongReject-none": 4,
+        "HaluEval": 4,
+    }
+    assert "steal" not in capsys.readouterr().out  # prompts are in files, not on the terminal
