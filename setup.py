@@ -7,6 +7,7 @@ commands. Both list the files in the wheel's RECORD, so that `pip uninstall` rem
 
 import base64
 import hashlib
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -30,8 +31,12 @@ START_UP_FILES = {
 }
 
 
+# Suites, tasks and quoted figures of `ogpsa evaluate` and `report`, which an editable install finds in the checkout.
+EVALUATION_FILES = sorted(path for path in Path("evaluation").rglob("*") if path.is_file())
+
+
 class BuildPyWithStartUpFiles(build_py):
-    """Adds the start-up files to a regular wheel."""
+    """Adds the start-up files, and those of the evaluation, to a regular wheel."""
 
     def run(self) -> None:
         """Build the modules, then write the start-up files beside the top-level packages."""
@@ -39,13 +44,21 @@ class BuildPyWithStartUpFiles(build_py):
         if not self._is_editable():
             for name, content in START_UP_FILES.items():
                 Path(self.build_lib, name).write_text(content, encoding="utf-8")
+            for path in EVALUATION_FILES:
+                place = self._place(path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """List what `run` writes."""
         outputs: list[str] = super().get_outputs(include_bytecode)
         if self._is_editable():
             return outputs
-        return outputs + [str(Path(self.build_lib, name)) for name in START_UP_FILES]
+        files = [Path(self.build_lib, name) for name in START_UP_FILES]
+        return outputs + [str(path) for path in [*files, *map(self._place, EVALUATION_FILES)]]
+
+    def _place(self, path: Path) -> Path:
+        return Path(self.build_lib, "ogpsa_factory", path)
 
     def _is_editable(self) -> bool:
         return bool(getattr(self, "editable_mode", False))

@@ -33,6 +33,11 @@ MUST_NOT_KNOW = {
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},
     "data": {".controller", ".engines", ".subspace", ".lab", ".report", ".footprint"},
     "endpoint": {".data", ".llamafactory", ".lab", ".pipeline", "llamafactory", "transformers", "torch", "datasets"},
+    "evaluation": ENGINES_AND_FRAMEWORKS - {"transformers", "peft", "datasets"}
+    | {".controller", ".engines", ".subspace", ".reference", ".llamafactory", ".lab"},
+    "results": ENGINES_AND_FRAMEWORKS
+    | {"torch", "lm_eval", ".data", ".endpoint", ".lab", ".llamafactory", ".pipeline", ".controller", ".engines"}
+    | {".subspace", ".evaluation.judging", ".evaluation.evaluate", ".evaluation.harness", ".evaluation.suite"},
     "pipeline": {".controller", ".engines", ".subspace", ".reference", ".lab"},
     "lab": {".controller", ".engines", ".subspace", ".reference", ".llamafactory"},
 }

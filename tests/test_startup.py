@@ -74,6 +74,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "evaluation", folder / "evaluation")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
     return folder
 
@@ -140,6 +141,13 @@ def test_both_kinds_of_wheel_hold_the_same_start_up_files(wheel: Path, editable_
             assert regular.read(name) == editable.read(name)
         assert len(regular.read("ogpsa_factory.pth").decode().splitlines()) == 1
         assert regular.read("ogpsa_factory.pth").startswith(b"import ")
+
+
+def test_a_wheel_holds_what_evaluation_reads(wheel: Path) -> None:
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "evaluation").rglob("*") if path.is_file()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert {f"ogpsa_factory/{path}" for path in there} <= set(archive.namelist())
+    assert {"evaluation/suites/paper.yaml", "evaluation/tasks/_judged", "evaluation/paper/table1.csv"} <= there
 
 
 def test_start_file_names_a_function_that_installs_the_hook(environment: Environment) -> None:

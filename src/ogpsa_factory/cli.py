@@ -17,6 +17,7 @@ COMMANDS = (
     "ogpsa_factory.evaluation.cli",
     "ogpsa_factory.lab.cli",
     "ogpsa_factory.pipeline.cli",
+    "ogpsa_factory.results.cli",
     "ogpsa_factory.translate",
 )
 

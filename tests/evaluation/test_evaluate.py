@@ -211,6 +211,15 @@ def test_files_with_other_columns(tmp_path, capsys):
     assert "xstest_prompts.csv" in said and "prompt, type" in said and "text, kind" in said
 
 
+def test_prompts_that_are_too_long_are_counted(tmp_path):
+    prompts = ["w1 " * 40, "w1 w2", "w1 " * 50]
+    write_csv(tmp_path / "long" / "xstest_prompts.csv", [{"prompt": each, "type": "contrast_x"} for each in prompts])
+    words = ["model", "--benchmarks", "XSTest", "--judge", "keywords", "--model-args", "max_length=30"]
+    assert evaluate(*words, data="long") == 0
+    assert scores()["XSTest"]["note"] == "2 prompts were too long for the model and were cut"
+    assert ["cut" in sample for sample in samples("XSTest")] == [True, False, True]
+
+
 @pytest.fixture
 def server(monkeypatch):
     with serving(monkeypatch) as server:

@@ -126,15 +126,25 @@ def open_model(model: Model, running: Running, fingerprint: str, folder: Path) -
         return EndpointLM(replace(running.endpoint, model=model.base), folder / "replies.jsonl")
     how = [fingerprint, running.backend, running.dtype, running.arguments, running.template]
     name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]
-    template = _template(model) if running.template else _plain
+    tokenizer = _tokenizer(model)
+    template = _template(model, tokenizer) if running.template else _plain
     loaders: dict[str, Callable[[Model, Running], LM]] = {"hf": _load_hf, "vllm": _load_vllm}
     load = loaders[running.backend]
     block = _VLLM_BLOCK if running.backend == "vllm" else 1_000_000
-    return RecordedLM(folder / f"answers-{name}.jsonl", lambda: load(model, running), template, block)
+    lm = RecordedLM(folder / f"answers-{name}.jsonl", lambda: load(model, running), template, block)
+    lm.measure, lm.room = lambda prompt: len(tokenizer(prompt)["input_ids"]), _room(model, running)
+    return lm
 
 
-def _template(model: Model) -> Callable[..., str]:
-    tokenizer = _tokenizer(model)
+def _room(model: Model, running: Running) -> int | None:
+    """Tokens that a model can see at once; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    given = running.arguments.get("max_length") or running.arguments.get("max_model_len")
+    return int(given) if given else getattr(AutoConfig.from_pretrained(model.base), "max_position_embeddings", None)
+
+
+def _template(model: Model, tokenizer: Any) -> Callable[..., str]:
     if not tokenizer.chat_template:
         raise OGPSAError(
             f"{model.base}: its tokenizer has no chat template, so prompts would not be those of training. Take the "

@@ -39,4 +39,4 @@ def _remarks(entry: Mapping[str, Any]) -> list[str]:
         remarks.append(f"{entry['failed']} without an answer or a verdict")
     if entry["unparsed"]:
         remarks.append(f"{entry['unparsed']} verdicts unreadable")
-    return [*remarks, *([entry["note"]] if "note" in entry else [])]
+    return [*remarks, *([entry["note"]] if entry["note"] else [])]

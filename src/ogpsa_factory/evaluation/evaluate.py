@@ -154,10 +154,13 @@ def _score(
             continue
         samples = _read_samples(samples_file(folder, loaded.benchmark))
         entries[name] = score(
-            folder, loaded.benchmark, samples, order.judge, lambda name: report(f"{model.name}, judge", name)
+            folder,
+            loaded.benchmark,
+            samples,
+            order.judge,
+            lambda name: report(f"{model.name}, judge", name),
+            loaded.note,
         )
-        if loaded.note:
-            entries[name]["note"] = loaded.note
     write_scores(folder, _record(model, order, prints[model.name]), entries)
     return entries
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OGPSAError
 from ..files import replaced_file
+from .recorded import RecordedLM
 from .suite import Benchmark
 from .tasks import Loaded
 
 
 if TYPE_CHECKING:
     from .backends import EndpointLM
-    from .recorded import RecordedLM
 
 
 Sample = dict[str, Any]
@@ -35,7 +35,8 @@ def run(lm: RecordedLM | EndpointLM, loaded: Loaded, seed: int, system: str | No
 
     Returns:
         One sample a row: `id`, `task`, `prompt` (rendered), `answer` or `likelihoods` (nats, one a choice), `target`,
-        `figures` of lm-eval by name, `doc` (the row), and `failure` where there is no answer.
+        `figures` of lm-eval by name, `doc` (the row), `cut` where the prompt was too long for the model, and `failure`
+        where there is no answer.
 
     Raises:
         OGPSAError: the model cannot run it, or lm-eval has no figure of the name that the suite asks for.
@@ -93,6 +94,11 @@ def _sample(lm: RecordedLM | EndpointLM, task: str, record: dict[str, Any]) -> S
         sample["answer"] = first
     else:
         sample["likelihoods"] = [float(answers[0][0]) for answers in record["resps"]]
+    if isinstance(lm, RecordedLM) and lm.room is not None:
+        options = record["arguments"][0][1]
+        more = options["max_gen_toks"] if isinstance(options, dict) else 1
+        if lm.measure(prompt) + more > lm.room:  # lm-eval cuts such a prompt at its beginning
+            sample["cut"] = True
     if prompt in lm.failures:
         sample["failure"] = lm.failures[prompt]
     return sample

@@ -39,6 +39,8 @@ class RecordedLM(LM):
         self.on_progress: OnProgress | None = None
         self.failures: dict[str, str] = {}  # a local model answers everything
         self.generated = 0
+        self.measure: Callable[[str], int] = len  # tokens of a prompt
+        self.room: int | None = None  # tokens of prompt and answer that the model can see at once
         self._load, self._template, self._block = load, template, block
         self._model: LM | None = None
         self._waiting: dict[str, list[str]] = {}  # keys of unanswered requests, by their content

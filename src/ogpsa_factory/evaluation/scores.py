@@ -34,7 +34,12 @@ def gap(benchmark: Benchmark, reason: str) -> dict[str, Any]:
 
 
 def score(
-    folder: Path, benchmark: Benchmark, samples: Sequence[Sample], judge: Judge | None, on_judged: OnBenchmark
+    folder: Path,
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    judge: Judge | None,
+    on_judged: OnBenchmark,
+    note: str = "",
 ) -> dict[str, Any]:
     """Score the samples of a benchmark, and write one line for each item that counts.
 
@@ -44,6 +49,7 @@ def score(
         samples: those of `harness.run`.
         judge: for benchmarks with a rubric; None where there is none.
         on_judged: told how far the judge is.
+        note: what is missing of the benchmark.
 
     Returns:
         What `scores.json` has of it.
@@ -52,6 +58,8 @@ def score(
         OGPSAError: the judge's endpoint cannot be used.
     """
     answered = [sample for sample in samples if "failure" not in sample]
+    cut = sum("cut" in sample for sample in samples)
+    note = "; ".join(filter(None, [note, f"{cut} prompts were too long for the model and were cut" * bool(cut)]))
     details: dict[str, float] = {}
     unparsed = unjudged = 0
     if benchmark.judge:
@@ -81,6 +89,7 @@ def score(
         "failed": failed,
         "unparsed": unparsed,
         "judge": judge.name if judge and benchmark.judge else None,
+        "note": note or None,
         "details": details,
         "items": f"{benchmark.name}/{ITEMS}",
     }

@@ -167,6 +167,8 @@ def _benchmark(path: Path, name: str, entry: Any, limit: int | None) -> Benchmar
     for key, allowed in (("axis", _AXES), ("aggregation", _AGGREGATIONS), ("judge", tuple(RUBRICS))):
         if entry.get(key, None if key == "axis" else allowed[0]) not in allowed:
             raise OGPSAError(f"{where}: {key} must be one of {', '.join(allowed)}, and it is {entry.get(key)!r}.")
+    if entry["axis"] != "extra" and entry.get("higher_is_better") is False:
+        raise OGPSAError(f"{where}: what is better lower can be in no mean: its axis must be extra.")
     if bool(entry.get("score")) == bool(entry.get("judge")):
         raise OGPSAError(f"{where}: exactly one of score (a figure of lm-eval) and judge (a rubric) must be there.")
     if entry.get("judge") and not entry.get("max_new_tokens"):

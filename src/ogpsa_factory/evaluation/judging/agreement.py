@@ -53,7 +53,9 @@ class Agreement:
             return math.nan, math.nan
         z, n, p = 1.959964, self.judged, self.share
         centre, width = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (centre - width) / (1 + z * z / n), (centre + width) / (1 + z * z / n)
+        ends = ((centre + side) / (1 + z * z / n) for side in (-width, width))
+        low, high = (min(max(end, 0.0), 1.0) for end in ends)  # rounding leads out of it
+        return min(low, p), max(high, p)
 
     def record(self) -> dict[str, Any]:
         """All figures, for a file; what is not defined is null."""

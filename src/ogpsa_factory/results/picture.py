@@ -1,0 +1,150 @@
+"""The figure of a report: safety mean against general mean, as in the paper's Figure 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import replaced_file
+from .analysis import Analysis, Mean, Result
+from .models import LABELS
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+NAME = "figure2.png"
+DESCRIPTION = "Safety mean against general mean; an arrow leads from the naive model to OGPSA of each pipeline."
+_BASE = "#555555"
+_KNOWN = {"naive": "#d1495b", "ogpsa": "#1b7f79", "merged": "#3066be", "lora": "#b5838d", "general_data": "#e09f3e"}
+_OTHERS = ("#6a4c93", "#7a9e35", "#0b3954", "#c06e52", "#8d99ae", "#f25f8b", "#00a6a6", "#5f4b32")
+_LONGEST = 50  # of a name
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
+
+
+def draw(families: Sequence[Analysis], path: Path) -> bool:
+    """Draw one panel a family of models, as a PNG file.
+
+    Args:
+        families: their figures.
+        path: the file to write; where nothing can be drawn, an earlier one is removed.
+
+    Returns:
+        Whether there was a model with both means.
+    """
+    families = [family for family in families if any(_point(result) for result in family.everyone)]
+    if not families:
+        path.unlink(missing_ok=True)
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    methods = dict.fromkeys(result.model.method for family in families for result in family.results)
+    pipelines = dict.fromkeys(result.model.pipeline for family in families for result in family.results)
+    spare = iter(range(len(methods)))
+    colours = {m: _KNOWN.get(m) or _OTHERS[next(spare) % len(_OTHERS)] for m in methods}
+    markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(pipelines)}
+    figure = Figure(figsize=(max(7.5, 6 * len(families)), 5.6), layout="constrained")
+    FigureCanvasAgg(figure)  # which can measure the legend
+    for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+        _draw_panel(axes, family, colours, markers)
+    # Names stand in one legend above the panels, so that points close together cannot make labels collide.
+    based = any(family.base and _point(family.base) for family in families)
+    part = any(not _whole(result) for family in families for result in family.everyone if _point(result))
+    _add_legend(figure, _handles(colours, markers, based, part))
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    return True
+
+
+def _add_legend(figure: Figure, handles: list[Any]) -> None:
+    """A legend with as many columns as the figure is wide enough for."""
+    for columns in range(5, 0, -1):
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
+def _point(result: Result) -> tuple[float, float] | None:
+    if result.safety.value is None or result.general.value is None:
+        return None
+    return result.safety.value, result.general.value
+
+
+def _whole(result: Result) -> bool:
+    return result.safety.whole and result.general.whole
+
+
+def _draw_panel(axes: Axes, family: Analysis, colours: dict[str, str], markers: dict[str, str]) -> None:
+    base = _point(family.base) if family.base else None
+    if base:
+        axes.axvline(base[0], color=_BASE, linestyle="--", linewidth=1, zorder=1)
+        axes.axhline(base[1], color=_BASE, linestyle="--", linewidth=1, zorder=1)
+        axes.scatter(*base, s=190, marker="*", color=_BASE, edgecolor="white", zorder=4)
+    for result in family.results:
+        point = _point(result)
+        if point is None:
+            continue
+        colour = colours[result.model.method]
+        bars: dict[str, Any] = {"xerr": _bar(result.safety), "yerr": _bar(result.general)}
+        axes.errorbar(*point, **bars, color=colour, alpha=0.35, linewidth=1.2, zorder=2)
+        face, edge = (colour, "white") if _whole(result) else ("none", colour)
+        marker = markers[result.model.pipeline]
+        axes.scatter(*point, s=85, marker=marker, facecolor=face, edgecolor=edge, zorder=4)
+    _draw_arrows(axes, family, colours)
+    axes.margins(0.08)
+    axes.set(
+        xlabel="safety mean, %  (axis not from 0)",
+        ylabel="general mean, %  (axis not from 0)",
+    )
+    axes.set_title(_plain(family.title), wrap=True)
+    axes.grid(alpha=0.25)
+
+
+def _bar(mean: Mean) -> list[list[float]] | None:
+    """The interval as distances from the mean, which it may lie beside by a hair."""
+    if mean.value is None or mean.low is None or mean.high is None:
+        return None
+    return [[max(0.0, mean.value - mean.low)], [max(0.0, mean.high - mean.value)]]
+
+
+def _draw_arrows(axes: Axes, family: Analysis, colours: dict[str, str]) -> None:
+    """From naive to OGPSA of the same pipeline, where both are means over the same benchmarks."""
+    by_name = {result.model.name: result for result in family.results}
+    for result in family.results:
+        if result.model.method != "ogpsa" or result.versus is None:
+            continue
+        naive = by_name[result.versus.naive]
+        same = (naive.safety.over, naive.general.over) == (result.safety.over, result.general.over)
+        start, end = _point(naive), _point(result)
+        if same and start and end:
+            arrow = {"arrowstyle": "->", "color": colours["ogpsa"], "linewidth": 1.6, "shrinkA": 6, "shrinkB": 6}
+            axes.annotate("", xy=end, xytext=start, arrowprops=arrow, zorder=3)
+
+
+def _handles(colours: dict[str, str], markers: dict[str, str], based: bool, part: bool) -> list[Any]:
+    """What colours and markers mean."""
+    from matplotlib.lines import Line2D
+
+    plain: dict[str, Any] = {"linestyle": "", "markersize": 9, "markeredgecolor": "white"}
+    found = [Line2D([], [], marker="*", color=_BASE, label="Base (dashed)", **plain)] if based else []
+    for method, colour in colours.items():
+        found.append(Line2D([], [], marker="o", color=colour, label=_plain(LABELS.get(method, method)), **plain))
+    if list(markers) != [""]:
+        for pipeline, marker in markers.items():
+            label = _plain(pipeline or "no pipeline")
+            found.append(Line2D([], [], marker=marker, color="#999999", label=label, **plain))
+    if part:
+        hollow = {**plain, "markeredgecolor": "#999999", "markerfacecolor": "none"}
+        found.append(Line2D([], [], marker="o", label="hollow: fewer benchmarks", **hollow))
+    return found
+
+
+def _plain(text: str) -> str:
+    """A name, not too long, that matplotlib takes neither for mathematics nor, by its underscore, for nothing."""
+    short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return (" " if text.startswith("_") else "") + short.replace("$", r"\$")
