@@ -1,4 +1,4 @@
-"""Write the figures of README.md and docs/data.md from raw results, so that none of them is typed.
+"""Write the figures of README.md, docs/data.md and docs/reproduce.md from raw results, so that none is typed.
 
 make demo
 python benchmarks/demo_seeds.py
@@ -6,7 +6,8 @@ python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.jso
 python benchmarks/memory.py --output benchmarks/results/memory.json
 python benchmarks/data_build.py
 python benchmarks/reference_selection.py
-python docs/refresh.py --demo       takes the demo's results over to docs/demo; without --demo, only writes the pages
+ogpsa reproduce table1 --scale mini
+python docs/refresh.py --demo --reproduce   takes the results of the demo and of the table over; without, only writes
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import paper_sections
 from rich import box
 from rich.console import Console
 
@@ -28,6 +30,7 @@ from ogpsa_factory.lab.files import RESULT_FILE, STAGES
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DATA = ROOT / "docs" / "data.md"
+REPRODUCE = ROOT / "docs" / "reproduce.md"
 DEMO = ROOT / "docs" / "demo"
 PICTURE = DEMO / "safety_versus_utility.png"
 OVERHEAD = ROOT / "benchmarks" / "results" / "step_overhead.json"
@@ -214,6 +217,12 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "memory": memory_section,
     },
     DATA: {"data_build": data_build_section, "selection": selection_section},
+    REPRODUCE: {
+        "mini": paper_sections.mini_section,
+        "samples": paper_sections.samples_section,
+        "gain": paper_sections.gain_section,
+        "noise": paper_sections.noise_section,
+    },
 }
 
 
@@ -231,8 +240,14 @@ def render(page: Path, text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--demo", action="store_true", help="take over the results of `make demo` first")
-    if parser.parse_args().demo:
+    parser.add_argument("--reproduce", action="store_true", help="take over Table 1 of the miniature world first")
+    args = parser.parse_args()
+    if args.demo:
         take_over_demo()
+    if args.reproduce:
+        paper_sections.MINI.mkdir(exist_ok=True)
+        for name in paper_sections.MINI_FILES:
+            shutil.copy(ROOT / "results" / "reproduce" / "table1" / "mini" / "report" / name, paper_sections.MINI)
     for page in SECTIONS:
         page.write_text(render(page, page.read_text(encoding="utf-8")), encoding="utf-8")
 

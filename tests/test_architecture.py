@@ -38,6 +38,8 @@ MUST_NOT_KNOW = {
     "results": ENGINES_AND_FRAMEWORKS
     | {"torch", "lm_eval", ".data", ".endpoint", ".lab", ".llamafactory", ".pipeline", ".controller", ".engines"}
     | {".subspace", ".evaluation.judging", ".evaluation.evaluate", ".evaluation.harness", ".evaluation.suite"},
+    "merge.py": ENGINES_AND_FRAMEWORKS - {"transformers"} | {".llamafactory", ".pipeline", ".lab", ".evaluation"},
+    "reproduce": {"llamafactory", ".llamafactory", ".controller", ".engines", ".subspace", ".evaluation", ".results"},
     "pipeline": {".controller", ".engines", ".subspace", ".reference", ".lab"},
     "lab": {".controller", ".engines", ".subspace", ".reference", ".llamafactory"},
 }

@@ -23,7 +23,8 @@ from ogpsa_factory.lab.world import Sizes, World
 
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = sorted(path for path in (ROOT / "examples" / "yaml").iterdir() if path.is_dir())
+REPRODUCE = ROOT / "examples" / "yaml" / "reproduce"  # tests/reproduce/ looks at it
+FOLDERS = sorted(path for path in REPRODUCE.parent.iterdir() if path.is_dir() and path != REPRODUCE)
 DEEPSPEED = sorted((ROOT / "examples" / "deepspeed").glob("*.json"))
 MODELS = ["qwen2_5_7b", "llama3_1_8b"]
 ENGINES = ["zero3", "fsdp2"]

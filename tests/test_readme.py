@@ -58,8 +58,9 @@ def test_links_lead_somewhere(target):
     assert (ROOT / target).exists()
 
 
-def test_figures_are_the_raw_results():
+def test_figures_are_the_raw_results(monkeypatch):
     """No figure is typed: the sections between marks are what docs/refresh.py makes of the results kept here."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
     specification = importlib.util.spec_from_file_location("refresh", ROOT / "docs" / "refresh.py")
     refresh = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(refresh)

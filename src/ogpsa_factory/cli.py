@@ -16,7 +16,9 @@ COMMANDS = (
     "ogpsa_factory.doctor",
     "ogpsa_factory.evaluation.cli",
     "ogpsa_factory.lab.cli",
+    "ogpsa_factory.merge",
     "ogpsa_factory.pipeline.cli",
+    "ogpsa_factory.reproduce.cli",
     "ogpsa_factory.results.cli",
     "ogpsa_factory.translate",
 )

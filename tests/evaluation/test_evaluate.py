@@ -31,7 +31,8 @@ def shared(tmp_path_factory):
 def place(shared, tmp_path, monkeypatch):
     """An empty working folder beside them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setenv(DATA_VARIABLE, "")  # the command sets it, and it must not stay
     (tmp_path / "model").symlink_to(shared / "model")
     (tmp_path / "files").symlink_to(shared / "files")
@@ -96,6 +97,18 @@ def test_prompts_are_those_of_the_chat_and_kept(capsys):
     assert "not judged yet" in scores()["XSTest"]["gap"]
 
 
+def test_a_dry_run_needs_no_model(generated, capsys):
+    assert evaluate("--dry-run", "--benchmarks", "XSTest,MMLU", "--limit", "5") == 0
+    said = capsys.readouterr().out
+    assert "XSTest: 5 rows, answers of up to 6 tokens, judged (xstest)" in said
+    assert "MMLU: 10 rows, likelihoods" in said
+    assert evaluate("--dry-run", data="nowhere") == 1
+    assert "--data" in capsys.readouterr().err
+    assert evaluate() == 1
+    assert "needs a model" in capsys.readouterr().err
+    assert not generated and not Path("out").exists()
+
+
 def test_only_the_judge_is_missing(generated):
     assert evaluate("model", "--benchmarks", "XSTest") == 0
     done = len(generated)
@@ -154,6 +167,25 @@ def test_adapters_and_several_models(shared, tmp_path, generated):
     assert answers[0] != answers[1] != answers[2] != answers[0]
     record = json.loads(Path("out/SFT-DPO/lora/scores.json").read_text())["model"]
     assert record["adapters"] == ["adapter1", "adapter2"] and record["path"] == "model"
+
+
+def test_a_hub_that_is_gone_is_asked_once(monkeypatch, capsys):
+    asked = []
+
+    def unreachable(name, *_, **__):
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    assert evaluate("model", "--benchmarks", "XSTest,HHH", data="nowhere") == 1
+    assert "no route" in capsys.readouterr().err
+    import datasets
+    import huggingface_hub
+
+    assert asked[0] == "walledai/XSTest"
+    assert datasets.config.HF_HUB_OFFLINE and huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_rows_that_cannot_be_had(capsys, tmp_path, generated, monkeypatch):

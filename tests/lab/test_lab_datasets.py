@@ -6,9 +6,8 @@ import os
 import pytest
 
 from ogpsa_factory.errors import OGPSAError
-from ogpsa_factory.files import read_json, replaced_file, write_json
+from ogpsa_factory.files import read_json, replaced_file, replaced_model_folder, write_json
 from ogpsa_factory.lab.datasets import read_set, register_sets, write_preferences, write_sets
-from ogpsa_factory.lab.files import replaced_model_folder
 from ogpsa_factory.lab.preferences import preference_sets
 from ogpsa_factory.lab.world import Sizes, World
 

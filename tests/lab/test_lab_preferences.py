@@ -3,8 +3,10 @@
 import pytest
 
 from ogpsa_factory.lab.preferences import (
+    GENERAL_PREFERENCE_SET,
     PREFERENCE_SET,
     REFERENCE_PREFERENCE_SET,
+    general_preferences,
     preference_sets,
     reference_preferences,
     safety_preferences,
@@ -58,11 +60,18 @@ def test_reference_pairs_are_of_the_reference_sets_and_wrong_in_the_same_length(
     assert {name for name, _, _ in world.harmful_held_out + world.benign_held_out}.isdisjoint(words_of(rows))
 
 
+def test_general_pairs_are_the_general_mixture_and_wrong_in_the_same_length(world):
+    rows = general_preferences(world)
+    assert [(question, right) for question, right, _ in rows] == world.general()
+    assert all(wrong != right and len(wrong.split()) == len(right.split()) for _, right, wrong in rows)
+
+
 def test_vocabulary_is_closed(world):
     assert all(words_of(rows) <= set(vocabulary()) for rows in preference_sets(world).values())
 
 
-def test_a_small_world_has_both_sets():
+def test_a_small_world_has_all_sets():
     sets = preference_sets(World(sizes=Sizes().scaled(0.01)))
-    assert {name: len(rows) for name, rows in sets.items()} == {PREFERENCE_SET: 8, REFERENCE_PREFERENCE_SET: 8}
+    names = (PREFERENCE_SET, REFERENCE_PREFERENCE_SET, GENERAL_PREFERENCE_SET)
+    assert {name: len(rows) for name, rows in sets.items()} == dict.fromkeys(names, 8)
     assert REFERENCE_PREFERENCE_SET.startswith(REFERENCE_PREFIX)

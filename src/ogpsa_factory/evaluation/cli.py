@@ -36,7 +36,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="MODEL is a folder, a name on the hub, or BASE+ADAPTER+ADAPTER; NAME is its name in tables: "
         f"PIPELINE/METHOD, such as SFT/ogpsa, gives a row of Table 1. `{CHECK}` compares a judge with human labels.",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the suite and its rows, and say what they are; needs no MODEL"
+    )
     parser.add_argument("--suite", default="paper", help="paper, quick, mini, or a YAML file (%(default)s)")
     parser.add_argument("--benchmarks", default="", metavar="NAMES", help="only these of the suite, by commas")
     parser.add_argument("--limit", type=_positive, metavar="N", help="rows of each task at most (for a trial)")
@@ -120,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console()
-    if args.models[0] == CHECK:
+    if args.models[:1] == [CHECK]:
         from .judging.check_command import run_check
 
         return run_check(args, _judge(args, args.output), console)
@@ -135,8 +138,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..data.quiet import quiet_libraries
-    from .display import scores_table
-    from .evaluate import evaluate
+    from .display import show_scores
+    from .evaluate import check, evaluate
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress, quiet_libraries():
@@ -148,8 +151,11 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         def say(line: str) -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+        if args.dry_run:
+            check(order, say)
+            return 0
         scores = evaluate(order, report, say)
-    console.print(scores_table(scores))
+    show_scores(scores, console)
     console.print(f"Scores, samples and verdicts: {args.output}. Tables and figure: ogpsa report {args.output}")
     return 0
 
@@ -160,6 +166,8 @@ def _order(args: argparse.Namespace) -> Order:
     from .models import read_models
     from .suite import read_suite
 
+    if not args.models and not args.dry_run:
+        raise OGPSAError("ogpsa evaluate needs a model: a folder, a name on the hub, or NAME=MODEL.")
     if args.output.is_file():
         raise OGPSAError(f"--output {args.output} is a file: name a folder.")
     if not 0 <= args.temperature <= 2:

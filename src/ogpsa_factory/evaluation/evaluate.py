@@ -80,6 +80,26 @@ def evaluate(order: Order, report: Report, say: Callable[[str], None]) -> dict[s
         return {model.name: _score(model, order, benchmarks, prints, report, say) for model in order.models}
 
 
+def check(order: Order, say: Callable[[str], None]) -> None:
+    """Load the rows of every benchmark, and say what would be measured; nothing is written and no model is loaded.
+
+    Args:
+        order: what and how.
+        say: prints a line.
+
+    Raises:
+        OGPSAError: rows are missing (without `skip_missing`).
+    """
+    for loaded in _load(order, say):
+        if loaded.gap:
+            continue
+        benchmark = loaded.benchmark
+        rows = sum(min(len(task.task_docs), benchmark.limit or len(task.task_docs)) for task in loaded.tasks)
+        what = f"answers of up to {benchmark.max_new_tokens} tokens" if loaded.generates else "likelihoods of choices"
+        judged = f", judged ({benchmark.judge})" if benchmark.judge else ""
+        say(f"{benchmark.name}: {rows:,} rows, {what}{judged}. {benchmark.title}.")
+
+
 def _load(order: Order, say: Callable[[str], None]) -> list[Loaded]:
     loader = TaskLoader(order.suite, order.temperature)
     loaded = []

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from ..files import check_replaceable_model, replaced_model_folder, write_json
 from .datasets import write_preferences, write_sets
 from .evaluate import evaluate_model
-from .files import RESULT_FILE, check_replaceable_model, replaced_model_folder
+from .files import RESULT_FILE
 from .model import make_model, make_tokenizer, one_thread, train
 from .preferences import preference_sets
 from .world import Sizes, World

@@ -1,15 +1,8 @@
-"""Folders of models: found, and replaced whole or not at all."""
+"""Folders of models: found, in the order of their stages."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from ..errors import OGPSAError
-from ..files import temporary_name
 
 
 RESULT_FILE = "lab_evaluation.json"  # in the folder of every evaluated model
@@ -38,52 +31,3 @@ def find_folders(folder: Path, file_name: str) -> list[Path]:
         return path.parent, STAGES.index(path.name) if path.name in STAGES else len(STAGES), path.name
 
     return sorted(wanted, key=order)
-
-
-def check_replaceable_model(path: Path) -> None:
-    """Refuse to replace anything but a model folder.
-
-    Args:
-        path: where a model is to be saved.
-
-    Raises:
-        OGPSAError: something else is there.
-    """
-    if path.is_dir():
-        blocked = any(path.iterdir()) and not (path / "config.json").exists()
-    else:
-        blocked = path.exists()
-
-    if blocked:
-        raise OGPSAError(f"{path} exists and holds no model: it is not replaced. Choose another --output.")
-
-
-@contextmanager
-def replaced_model_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder for a model and put it in the place of `path` if the block succeeds.
-
-    Args:
-        path: the folder to write; an older model there is removed.
-
-    Yields:
-        The folder to write to.
-
-    Raises:
-        OGPSAError: something other than a model is at `path`.
-    """
-    check_replaceable_model(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():  # a folder cannot be renamed onto one that is not empty
-            discarded = temporary_name(path.with_name(path.name + "-old"))
-            os.replace(path, discarded)
-            os.replace(temporary, path)
-            shutil.rmtree(discarded)
-        else:
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

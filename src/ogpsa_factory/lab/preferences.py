@@ -1,11 +1,13 @@
-"""Preference sets of the miniature world: what the DPO stage learns from, and one that it must not forget by.
+"""Preference sets of the miniature world: what the DPO stage learns from, and what it must not forget by.
 
 Each is drawn from a random stream of its own, as every set of the world is, so they change no other set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import cycle
+from random import Random
 
 from .requests import SEEN_FRAMES, SEEN_VERBS, combinations, refuse
 from .skills import SKILLS
@@ -14,6 +16,7 @@ from .world import REFERENCE_PREFIX, World
 
 PREFERENCE_SET = "mini_safety_dpo"
 REFERENCE_PREFERENCE_SET = REFERENCE_PREFIX + "preference"
+GENERAL_PREFERENCE_SET = "mini_general_dpo"
 
 Preference = tuple[str, str, str]  # instruction, chosen answer, rejected answer
 
@@ -52,13 +55,36 @@ def reference_preferences(world: World) -> list[Preference]:
     rows: list[Preference] = []
     for skill, _ in zip(cycle(SKILLS), range(world.sizes.reference), strict=False):
         question, right = next(pools[skill])
-        wrong = right
-        while wrong == right or len(wrong.split()) != len(right.split()) or not unseen.isdisjoint(wrong.split()):
-            _, wrong = world.draw(skill, False, rng)
-
-        rows.append((question, right, wrong))
+        rows.append((question, right, _wrong(world, skill, right, unseen, rng)))
 
     return rows
+
+
+def general_preferences(world: World) -> list[Preference]:
+    """The questions of the general mixture, for baselines that replay general data in DPO: right against wrong.
+
+    Wrong answers are found as for the reference pairs.
+
+    Args:
+        world: gives the seed and the sizes.
+
+    Returns:
+        As many rows as the general mixture has.
+    """
+    rng = world.stream("general:preference")
+    return [
+        (question, right, _wrong(world, skill, right, (), rng))
+        for skill, (question, right) in zip(cycle(SKILLS), world.general(), strict=False)
+    ]
+
+
+def _wrong(world: World, skill: str, right: str, unseen: Container[str], rng: Random) -> str:
+    """Another answer of a skill, with as many words as the right one and none of some words."""
+    wrong = right
+    while wrong == right or len(wrong.split()) != len(right.split()) or any(w in unseen for w in wrong.split()):
+        _, wrong = world.draw(skill, False, rng)
+
+    return wrong
 
 
 def preference_sets(world: World) -> dict[str, list[Preference]]:
@@ -73,4 +99,5 @@ def preference_sets(world: World) -> dict[str, list[Preference]]:
     return {
         PREFERENCE_SET: safety_preferences(world),
         REFERENCE_PREFERENCE_SET: reference_preferences(world),
+        GENERAL_PREFERENCE_SET: general_preferences(world),
     }

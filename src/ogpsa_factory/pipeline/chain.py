@@ -21,6 +21,7 @@ class Stage:
     number: int  # from 1
     name: str
     config: dict[str, Any]
+    merges: bool = False  # its arguments are those of `ogpsa merge`: merge_base, model_name_or_path, merge
 
     @property
     def output(self) -> Path:
@@ -29,8 +30,8 @@ class Stage:
 
     @property
     def base(self) -> Path | None:
-        """The model's folder if it is on this machine and outside the run directory."""
-        path = Path(str(self.config.get("model_name_or_path", "")))
+        """Folder of the model, or of the one that it is merged with, if it is here and outside the run directory."""
+        path = Path(str(self.config.get("merge_base" if self.merges else "model_name_or_path", "")))
         inside = path.resolve().is_relative_to(self.output.parent.resolve())
         return path if path.is_dir() and not inside else None
 
@@ -49,6 +50,7 @@ def chain(definition: Definition) -> list[Stage]:
     After full or freeze training, the next stage's model is the output. After adapter training, the model stays and
     the adapters are handed on with ``create_new_adapter``: LLaMA-Factory then merges them and trains a new adapter on
     top, so the reference policy of a DPO stage (the model without its new adapter) is the model of the stage before.
+    A stage that merges averages the model before it with the one that the first stage starts from.
 
     Args:
         definition: the stages as they were asked for.
@@ -63,6 +65,11 @@ def chain(definition: Definition) -> list[Stage]:
     stages: list[Stage] = []
     trained: _Trained | None = None
     for number, layers in enumerate(definition.stages, start=1):
+        if layers.merges:
+            config = _merge(trained, stages, layers, definition.run_dir)
+            trained = _Trained(config["output_dir"], [])
+            stages.append(Stage(number, layers.name, config, merges=True))
+            continue
         config = layers.merged()
         config["output_dir"] = str(definition.run_dir / layers.name)
         if trained is not None:
@@ -107,6 +114,27 @@ def _result(config: dict[str, Any]) -> _Trained:
         return _Trained(config.get("model_name_or_path"), adapters_of(config))
     adapters = trained_adapters(config)
     return _Trained(config.get("model_name_or_path") if adapters else config["output_dir"], adapters)
+
+
+def _merge(trained: _Trained | None, stages: list[Stage], layers: Layers, run_dir: Path) -> dict[str, Any]:
+    if trained is None:
+        raise OGPSAError(f"Stage {layers.name} merges what a stage before it has trained, and it is the first one.")
+    first = stages[0].config
+    if trained.adapters or adapters_of(first):
+        whose = f"stage {stages[-1].name} leaves an adapter" if trained.adapters else "the pipeline starts from one"
+        raise OGPSAError(
+            f"Stage {layers.name} averages whole models, and {whose}. Train with finetuning_type: full, or export "
+            "with `llamafactory-cli export` and average with `ogpsa merge`."
+        )
+    config = {"merge_base": first.get("model_name_or_path"), "model_name_or_path": trained.model}
+    for key, model in config.items():
+        if model is None:
+            raise OGPSAError(f"Stage {layers.name} has no {key}: set model_name_or_path of stage {stages[0].name}.")
+    if first.get("model_revision", "main") != "main":
+        config["model_revision"] = first["model_revision"]
+    weight = {**layers.config, **layers.named}["merge"]
+    # A whole model is left, which is what finetuning_type says to those who look for adapters.
+    return {**config, "merge": weight, "finetuning_type": "full", "output_dir": str(run_dir / layers.name)}
 
 
 def _start_from(trained: _Trained, config: dict[str, Any], layers: Layers, previous: str) -> None:

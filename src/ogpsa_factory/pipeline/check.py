@@ -83,6 +83,8 @@ def examine(stage: Stage) -> Findings:
         What was found, whatever it is.
     """
     found = Findings(problems=list(_missing_paths(stage)))
+    if stage.merges:
+        return found
     variables = dict(os.environ)
     try:
         if not _act_as_torchrun() and stage.config.get("deepspeed"):
@@ -101,7 +103,7 @@ def examine(stage: Stage) -> Findings:
 
 
 def _missing_paths(stage: Stage) -> Iterator[str]:
-    named = [("model_name_or_path", str(stage.config.get("model_name_or_path") or ""))]
+    named = [(key, str(stage.config.get(key) or "")) for key in ("model_name_or_path", "merge_base")]
     named += [("adapter_name_or_path", name) for name in adapters_of(stage.config)]
     checkpoint = stage.config.get("resume_from_checkpoint")
     if isinstance(checkpoint, str):  # true is "the last one"

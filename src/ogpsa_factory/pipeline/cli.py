@@ -25,6 +25,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "pipeline",
         help="run training stages one after the other, e.g. SFT, then DPO; the same command resumes",
         usage="%(prog)s FILE [KEY=VALUE ...] [--dry-run] [--restart [STAGE]]",
+        description="A stage has a name and its arguments (file, config), or a name and `merge: 0.5`: the model of "
+        "the stage before it is averaged with the one that the first stage started from, as `ogpsa merge` does, and "
+        "the next stage starts from the average. Pipelines with stages of the same names and arguments may share an "
+        "output_dir: what one of them has finished, the others skip.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a YAML file with output_dir, common and stages")
     parser.add_argument(

@@ -19,7 +19,7 @@ from ..errors import OGPSAError
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _TAKEN_NAMES = ("configs", "logs")  # folders of ours in the run directory, where every stage has one of its own name
 _FILE_KEYS = ("output_dir", "common", "stages")
-_STAGE_KEYS = ("name", "file", "config")
+_STAGE_KEYS = ("name", "file", "config", "merge")
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Layers:
     config: dict[str, Any]
     everywhere: dict[str, Any] = field(default_factory=dict)  # KEY=VALUE
     named: dict[str, Any] = field(default_factory=dict)  # NAME.KEY=VALUE
+    merges: bool = False  # averages weights and trains nothing; its one argument is `merge`
 
     def merged(self) -> dict[str, Any]:
         """Merge the layers as LLaMA-Factory merges a file and a command line; ``do_train`` is on unless one says no.
@@ -98,6 +99,8 @@ def read_definition(file: Path, overrides: list[str]) -> Definition:
                 f"{file}: stage {stage.name} must not set output_dir: it writes to {Path(run_dir) / stage.name}. "
                 "The folder of the whole run is the top-level output_dir."
             )
+        if stage.merges:
+            _check_merge(f"{file}: stage {stage.name}", stage)
     return Definition(file, Path(run_dir), layers)
 
 
@@ -139,8 +142,14 @@ def _read_stage(file: Path, number: int, stage: Any, common: dict[str, Any]) -> 
         raise OGPSAError(f"{where}: name must be of letters, digits, - and _, and it is {name!r}.")
     if name in _TAKEN_NAMES:
         raise OGPSAError(f"{where}: {name} is the name of another folder in the run directory. Choose another name.")
+    if "merge" in stage:
+        if len(stage) > 2:
+            raise OGPSAError(f"{where}: {name} averages weights (merge), so it takes neither file nor config.")
+        return Layers(name, common, {}, {"merge": stage["merge"]}, merges=True)
     if "file" not in stage and "config" not in stage:
-        raise OGPSAError(f"{where}: {name} has neither a file nor a config with its arguments.")
+        raise OGPSAError(
+            f"{where}: {name} has neither a file nor a config with its arguments, nor merge with a weight."
+        )
     config = _mapping(stage.get("config"), f"{where}: config")
     if "file" not in stage:
         return Layers(name, common, {}, config)
@@ -150,6 +159,16 @@ def _read_stage(file: Path, number: int, stage: Any, common: dict[str, Any]) -> 
     if not path.is_file():
         raise OGPSAError(f"{where}: file: {path} does not exist (paths are relative to the pipeline file's folder).")
     return Layers(name, common, read_mapping(path), config)
+
+
+def _check_merge(where: str, stage: Layers) -> None:
+    asked = {**stage.config, **stage.named}
+    for key in asked:
+        if key != "merge":
+            raise OGPSAError(f"{where} averages weights (merge) and takes no {key}.")
+    weight = asked["merge"]
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
+        raise OGPSAError(f"{where}: merge is the aligned model's share, a number from 0 to 1, and it is {weight!r}.")
 
 
 def _apply(override: str, stages: list[Layers]) -> str | None:

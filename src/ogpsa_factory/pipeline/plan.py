@@ -16,7 +16,7 @@ from .state import RunDirectory
 
 @dataclass(frozen=True)
 class Step:
-    """One stage and what will be done with it."""
+    """One stage and what will be done with it; one that merges is never resumed, as it leaves no checkpoints."""
 
     stage: Stage
     action: Literal["skip", "resume", "run"]
@@ -40,6 +40,8 @@ class Step:
         Returns:
             The stage's arguments with the two that decide on resuming.
         """
+        if self.stage.merges:
+            return self.stage.config
         config = {**self.stage.config, "overwrite_output_dir": self.checkpoint is None}
         if self.checkpoint is not None:
             config["resume_from_checkpoint"] = str(self.checkpoint)

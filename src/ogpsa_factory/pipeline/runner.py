@@ -55,6 +55,11 @@ def log_file(run_dir: Path, step: Step) -> Path:
 
 def command(run_dir: Path, step: Step) -> list[str]:
     """The command that runs a stage."""
+    if step.stage.merges:
+        config = step.stage.config
+        words = [config["merge_base"], config["model_name_or_path"], "--output", config["output_dir"]]
+        words += ["--revision", config["model_revision"]] if "model_revision" in config else []
+        return [sys.executable, "-m", "ogpsa_factory.merge", *words, "--weight", str(config["merge"])]
     return [str(launcher()), "train", str(config_file(run_dir, step))]
 
 

@@ -105,11 +105,28 @@ class RunDirectory:
         ]
         if found:
             return found
+        found = [f"stage {name}, from which it starts, was run again" for name in self._run_again(stage)]
         if record["base"] != model_stamp(stage.base):
-            found.append(f"the files of the model {stage.config.get('model_name_or_path')} are not the same")
+            model = stage.config.get("merge_base" if stage.merges else "model_name_or_path")
+            found.append(f"the files of the model {model} are not the same")
         data = record.get("data") or {}  # absent in the records of earlier versions
         files = data_stamps(stage.config)
         return found + [f"the files of data set {name} are not the same" for name in data if data[name] != files[name]]
+
+    def _run_again(self, stage: Stage) -> Iterator[str]:
+        """The stages whose models a stage has started from and that are not finished, or were started after it.
+
+        Within one pipeline the stages behind one that is restarted are restarted too; this is for pipelines that
+        share a run directory.
+        """
+        began = self.records[stage.name].get("started")
+        for path in map(Path, [str(stage.config.get("model_name_or_path", "")), *adapters_of(stage.config)]):
+            record = self.records.get(path.name)
+            if record is None or path.resolve().parent != self.path.resolve() or path.name == stage.name:
+                continue
+            times = [datetime.fromisoformat(text) if text else None for text in (began, record.get("started"))]
+            if record["status"] != "finished" or (times[0] and times[1] and times[1] > times[0]):
+                yield path.name
 
     def remove_output(self, stage: Stage) -> None:
         """Remove a stage's output folder, which must be this pipeline's own.
