@@ -161,9 +161,9 @@ def test_hours(place):
 
 
 def test_evaluation_by_hand():
-    estimate = evaluation.estimate([10, 30], ["XSTest", "GPQA"])
-    xstest, gpqa = evaluation.BENCHMARKS["XSTest"], evaluation.BENCHMARKS["GPQA"]
-    read = xstest.prompts * xstest.prompt + gpqa.prompts * gpqa.prompt * gpqa.choices
+    estimate = evaluation.estimate([10, 30], ["XSTest", "MMLU"])
+    xstest, mmlu = evaluation.BENCHMARKS["XSTest"], evaluation.BENCHMARKS["MMLU"]
+    read = xstest.prompts * xstest.prompt + mmlu.prompts * mmlu.prompt * mmlu.choices
     assert estimate.reading == 2 * 40 * read
     assert estimate.generating == 2 * 40 * xstest.prompts * xstest.answer
     assert estimate.requests == 2 * xstest.prompts
@@ -289,3 +289,14 @@ def test_what_cannot_be_asked(place):
         run("table1", "--scale", "mini", "--model", "qwen2_5_7b")
     with pytest.raises(OGPSAError, match=r"Cannot read nowhere/tables\.yaml"):
         run("table1", "--plan", "--files", "nowhere")
+
+
+def test_evaluation_is_counted_for_the_benchmarks_of_the_suite():
+    from ogpsa_factory.evaluation.suite import read_suite
+
+    suite = {each.name: each for each in read_suite("paper").benchmarks}
+    assert evaluation.BENCHMARKS.keys() == suite.keys()
+    for name, load in evaluation.BENCHMARKS.items():
+        assert load.judged == bool(suite[name].judge)
+        assert bool(load.answer) == (suite[name].max_new_tokens is not None)
+        assert load.answer <= (suite[name].max_new_tokens or 0)

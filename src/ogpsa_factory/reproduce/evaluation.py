@@ -38,13 +38,14 @@ BENCHMARKS = {
     "WildChat": Load(500, 200, 400, judged=True),
     "Stereotype": Load(95, 20, 300, judged=True),
     "SimpleQA": Load(4326, 30, 60, judged=True),
-    "GPQA": Load(448, 250, 0, choices=4),
+    "GPQA": Load(198, 300, 800),
     "MMLU": Load(14042, 150, 0, choices=4),
     "IFEval": Load(541, 50, 500),
     "HHH": Load(221, 200, 0, choices=2),
     "AdvGLUE": Load(738, 80, 0, choices=3),
     "StrongReject-none": Load(313, 30, 400, judged=True),
     "XSTest-safe": Load(250, 20, 300, judged=True),
+    "HaluEval": Load(10_000, 60, 0, choices=2),
 }
 
 

@@ -95,8 +95,8 @@ def _evaluation(plan: Plan, price: tuple[float, float] | None) -> Iterator[str]:
     shown = [name for name in plan.table.benchmarks if name in evaluation.BENCHMARKS] or list(evaluation.BENCHMARKS)
     hours = estimate.hours(plan.hardware.gpu.tflops, plan.mfu)
     yield (
-        f"Evaluation: {hours:.1f} GPU-hours for {len(plan.table.rows)} models on {len(shown)} of the paper's "
-        f"benchmarks ({', '.join(shown)}); answers are written at {evaluation.GENERATION_SHARE:.0%} of the "
+        f"Evaluation: {hours:.1f} GPU-hours for {len(plan.table.rows)} models on {len(shown)} benchmarks "
+        f"({', '.join(shown)}); answers are written at {evaluation.GENERATION_SHARE:.0%} of the "
         "peak (assumed)."
     )
     cost = (
