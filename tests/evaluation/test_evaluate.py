@@ -9,7 +9,8 @@ from benchmark_files import copy_model, save_chat_model, write_benchmarks, write
 from chat_server import SECRET, failure, ok, serving
 
 from ogpsa_factory.cli import main
-from ogpsa_factory.evaluation.backends import RecordedLM
+from ogpsa_factory.evaluation.backends import RecordedLM, _merged
+from ogpsa_factory.evaluation.models import Model
 from ogpsa_factory.evaluation.sources import DATA_VARIABLE
 from ogpsa_factory.results.scores import read_scores
 
@@ -75,6 +76,8 @@ def test_the_whole_suite(generated, capsys):
     assert counts["Stereotype"] == 6 and counts["MMLU"] == 12 and counts["GPQA"] == 6
     assert found["MMLU"]["note"].startswith("2 of 57 tasks")
     assert found["XSTest"]["judge"] == "keywords" and found["MMLU"]["judge"] is None
+    assert found["XSTest"]["origins"] == ["xstest_prompts.csv"]
+    assert found["XSTest"]["rows"] != found["XSTest-safe"]["rows"]
     assert "judged by keywords" in capsys.readouterr().out
     for name, entry in found.items():
         lines = [json.loads(line) for line in (Path("out/model") / entry["items"]).open()]
@@ -151,6 +154,7 @@ def test_adapters_and_several_models(shared, tmp_path, generated):
     """A folder with an adapter, and a chain of two; B is not zero, so that answers change."""
     import torch
     from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     for number in (1, 2):
@@ -165,6 +169,14 @@ def test_adapters_and_several_models(shared, tmp_path, generated):
     names = ("base", "SFT/lora", "SFT-DPO/lora")
     answers = [[sample["answer"] for sample in samples("XSTest", name)] for name in names]
     assert answers[0] != answers[1] != answers[2] != answers[0]
+    name = "layers.0.self_attn.q_proj"
+    expected = AutoModelForCausalLM.from_pretrained("model").state_dict()[f"model.{name}.weight"]
+    for number in (1, 2):
+        tensors = load_file(f"adapter{number}/adapter_model.safetensors")
+        up, down = (tensors[f"base_model.model.model.{name}.lora_{part}.weight"] for part in "BA")
+        expected = expected + config["lora_alpha"] / config["r"] * up @ down
+    merged = _merged(Model("x", "model", ("adapter1", "adapter2")), "float32", "cpu")
+    assert torch.allclose(merged.state_dict()[f"model.{name}.weight"], expected, atol=1e-6), "both, once each"
     record = json.loads(Path("out/SFT-DPO/lora/scores.json").read_text())["model"]
     assert record["adapters"] == ["adapter1", "adapter2"] and record["path"] == "model"
 

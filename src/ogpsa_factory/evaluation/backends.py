@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,8 +207,11 @@ def _merged(model: Model, dtype: str, device: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     merged = AutoModelForCausalLM.from_pretrained(model.base, dtype=dtype)
-    for adapter in model.adapters:
-        merged = PeftModel.from_pretrained(merged, adapter).merge_and_unload()
+    with warnings.catch_warnings():
+        # peft leaves a mark on what it has merged, and takes it for an adapter that is still there.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        for adapter in model.adapters:
+            merged = PeftModel.from_pretrained(merged, adapter).merge_and_unload()
     return merged.eval().to(device)
 
 

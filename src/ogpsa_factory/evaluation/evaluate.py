@@ -173,14 +173,7 @@ def _score(
             entries[name] = gap(loaded.benchmark, loaded.gap)
             continue
         samples = _read_samples(samples_file(folder, loaded.benchmark))
-        entries[name] = score(
-            folder,
-            loaded.benchmark,
-            samples,
-            order.judge,
-            lambda name: report(f"{model.name}, judge", name),
-            loaded.note,
-        )
+        entries[name] = score(folder, samples, order.judge, lambda name: report(f"{model.name}, judge", name), loaded)
     write_scores(folder, _record(model, order, prints[model.name]), entries)
     return entries
 

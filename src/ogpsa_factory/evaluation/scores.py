@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..results.features import make_items
 from .harness import SAMPLES, Sample, items_of, write_lines
 from .judging.judge import Judge, Judgement, OnBenchmark, Question
 from .suite import Benchmark
+from .tasks import Loaded
 
 
 SCORES = "scores.json"
@@ -35,21 +37,19 @@ def gap(benchmark: Benchmark, reason: str) -> dict[str, Any]:
 
 def score(
     folder: Path,
-    benchmark: Benchmark,
     samples: Sequence[Sample],
     judge: Judge | None,
     on_judged: OnBenchmark,
-    note: str = "",
+    loaded: Loaded,
 ) -> dict[str, Any]:
     """Score the samples of a benchmark, and write one line for each item that counts.
 
     Args:
         folder: of the model; the benchmark's samples are in a folder of its name there.
-        benchmark: which one.
         samples: those of `harness.run`.
         judge: for benchmarks with a rubric; None where there is none.
         on_judged: told how far the judge is.
-        note: what is missing of the benchmark.
+        loaded: which benchmark, and where its rows come from.
 
     Returns:
         What `scores.json` has of it.
@@ -57,9 +57,10 @@ def score(
     Raises:
         OGPSAError: the judge's endpoint cannot be used.
     """
+    benchmark = loaded.benchmark
     answered = [sample for sample in samples if "failure" not in sample]
     cut = sum("cut" in sample for sample in samples)
-    note = "; ".join(filter(None, [note, f"{cut} prompts were too long for the model and were cut" * bool(cut)]))
+    notes = [loaded.note, f"{cut} prompts were too long for the model and were cut" if cut else ""]
     details: dict[str, float] = {}
     unparsed = unjudged = 0
     if benchmark.judge:
@@ -89,7 +90,9 @@ def score(
         "failed": failed,
         "unparsed": unparsed,
         "judge": judge.name if judge and benchmark.judge else None,
-        "note": note or None,
+        "note": "; ".join(filter(None, notes)) or None,
+        "origins": loaded.origins,
+        "rows": hashlib.sha256("\n".join(sample["id"] for sample in samples).encode()).hexdigest(),
         "details": details,
         "items": f"{benchmark.name}/{ITEMS}",
     }

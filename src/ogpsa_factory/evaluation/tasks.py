@@ -39,12 +39,14 @@ class Loaded:
         tasks: lm-eval's tasks.
         gap: why it cannot run.
         note: what is missing of it.
+        origins: where its rows were read: names of files, or sets on the hub with their revisions.
     """
 
     benchmark: Benchmark
     tasks: list[Task] = field(default_factory=list)
     gap: str = ""
     note: str = ""
+    origins: list[str] = field(default_factory=list)
 
     @property
     def generates(self) -> bool:
@@ -82,10 +84,11 @@ class TaskLoader:
         random.seed(self._suite.seed)
         leaves = [leaf for name in benchmark.tasks for leaf in self._expand(name)]
         configs = [self._configure(leaf, benchmark) for leaf in dict.fromkeys(leaves)]
-        here = [config for config in configs if _is_local(config)]
+        here = [config for config in configs if _local_files(config)]
         if here and len(here) < len(configs):
             loaded.note = f"{len(here)} of {len(configs)} tasks: the others are not in {os.environ[DATA_VARIABLE]}"
             configs = here
+        loaded.origins = sorted({_origin(config) for config in configs})
         try:
             for config in configs:
                 loaded.tasks += self._manager_of(config["task"]).load([config])["tasks"].values()
@@ -159,9 +162,20 @@ def _manager(*, everything: bool) -> TaskManager:
     return TaskManager(include_path=[own, *(stock / name for name in _STOCK)], include_defaults=False)
 
 
-def _is_local(config: dict[str, Any]) -> bool:
+def _local_files(config: dict[str, Any]) -> list[Path]:
     options = config.get("dataset_kwargs") or {}
     source = SOURCES.get(options.get("source", ""))
     if source is None:
-        return False
-    return any(local_file(source, split, options.get("part", "")) for split in source.splits)
+        return []
+    found = (local_file(source, split, options.get("part", "")) for split in source.splits)
+    return [path for path in found if path is not None]
+
+
+def _origin(config: dict[str, Any]) -> str:
+    files = _local_files(config)
+    if files:
+        return ", ".join(path.name for path in files)
+    source = SOURCES.get((config.get("dataset_kwargs") or {}).get("source", ""))
+    if source is None:
+        return str(config.get("dataset_path") or config["task"])
+    return f"{source.hub}@{source.revision or 'newest'}"
