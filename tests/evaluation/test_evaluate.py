@@ -76,7 +76,8 @@ def test_the_whole_suite(generated, capsys):
     assert counts["Stereotype"] == 6 and counts["MMLU"] == 12 and counts["GPQA"] == 6
     assert found["MMLU"]["note"].startswith("2 of 57 tasks")
     assert found["XSTest"]["judge"] == "keywords" and found["MMLU"]["judge"] is None
-    assert found["XSTest"]["origins"] == ["xstest_prompts.csv"]
+    (origin,) = found["XSTest"]["origins"]
+    assert origin.startswith("xstest_prompts.csv sha256:")
     assert found["XSTest"]["rows"] != found["XSTest-safe"]["rows"]
     assert "judged by keywords" in capsys.readouterr().out
     for name, entry in found.items():
@@ -106,6 +107,9 @@ def test_a_dry_run_needs_no_model(generated, capsys):
     assert "XSTest: 5 rows, answers of up to 6 tokens, judged (xstest)" in said
     assert "MMLU: 10 rows, likelihoods" in said
     assert evaluate("--dry-run", data="nowhere") == 1
+    assert "--data nowhere is no folder" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert evaluate("--dry-run", data="empty") == 1
     assert "--data" in capsys.readouterr().err
     assert evaluate() == 1
     assert "needs a model" in capsys.readouterr().err
@@ -191,7 +195,8 @@ def test_a_hub_that_is_gone_is_asked_once(monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("datasets.load_dataset", unreachable)
-    assert evaluate("model", "--benchmarks", "XSTest,HHH", data="nowhere") == 1
+    Path("empty").mkdir()
+    assert evaluate("model", "--benchmarks", "XSTest,HHH", data="empty") == 1
     assert "no route" in capsys.readouterr().err
     import datasets
     import huggingface_hub
@@ -231,6 +236,10 @@ def test_rows_that_cannot_be_had(capsys, tmp_path, generated, monkeypatch):
         (["model", "--judge", "endpoint", "--judge-url", "nowhere"], "no address"),
         (["model", "--backend", "vllm", "--benchmarks", "XSTest"], "vLLM"),
         (["model", "--benchmarks", "XSTest", "--device", "cuda:7"], "no such GPU"),
+        (["model", "--benchmarks", "XSTest", "--device", "gpu"], "--device gpu"),
+        (["model", "--benchmarks", "XSTest", "--dtype", "float17"], "cannot be loaded"),
+        (["model", "--model-args", "token=hf_secret"], "hf auth login"),
+        (["model", "--batch-size", "\u00b2"], "--batch-size"),
     ],
 )
 def test_mistakes_are_explained(words, said, capsys):
@@ -315,3 +324,145 @@ def test_real_files(capsys):
         "HaluEval": 4,
     }
     assert "steal" not in capsys.readouterr().out  # prompts are in files, not on the terminal
+
+
+def write_suite(path, benchmarks, **more):
+    path.write_text(json.dumps({"title": "Mine", "benchmarks": benchmarks, **more}))
+    return str(path)
+
+
+SST2 = {"axis": "general", "tasks": ["ogpsa_advglue_sst2"], "score": "acc"}
+IFEVAL = {"axis": "general", "tasks": ["ifeval"], "max_new_tokens": 4}
+XSTEST = {"axis": "safety", "tasks": ["ogpsa_xstest_unsafe"], "judge": "xstest", "max_new_tokens": 6}
+
+
+def test_scores_that_still_hold_are_kept(capsys):
+    """A run of other benchmarks, or without a judge, takes nothing away; other weights or another template do."""
+    assert evaluate("model", "--benchmarks", "XSTest,HHH", "--judge", "keywords") == 0
+    before = scores()
+    assert evaluate("model", "--benchmarks", "StrongReject,XSTest") == 0
+    after = scores()
+    assert list(after) == ["StrongReject", "XSTest", "HHH"], "in the order of the suite"
+    assert after["XSTest"] == before["XSTest"] and after["HHH"] == before["HHH"]
+    assert "not judged yet" in after["StrongReject"]["gap"]
+    read_scores([Path("out")])
+    assert evaluate("model", "--benchmarks", "XSTest", "--limit", "3") == 0
+    assert "gap" in scores()["XSTest"], "other rows were answered"
+    assert evaluate("model", "--benchmarks", "StrongReject", "--system", "w1") == 0
+    assert list(scores()) == ["StrongReject"]
+
+
+def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(shared, tmp_path, capsys):
+    broken = copy_model(shared / "model", tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert evaluate("broken", "model", "--benchmarks", "XSTest,HHH", "--judge", "keywords") == 1
+    said = capsys.readouterr()
+    assert "broken, XSTest: not generated" in said.err and "cannot be loaded" in said.err
+    assert "score" in scores()["XSTest"] and "cannot be loaded" in scores("broken")["HHH"]["gap"]
+
+
+def test_a_judge_that_is_gone_costs_only_what_it_judges(shared, capsys):
+    how = ["--judge", "endpoint", "--judge-url", "http://127.0.0.1:9/v1", "--attempts", "1"]
+    assert evaluate("model", "--benchmarks", "XSTest,HHH", *how) == 0
+    found = scores()
+    assert "cannot be reached" in found["XSTest"]["gap"] and "score" in found["HHH"]
+    write_csv(Path("many") / "xstest_prompts.csv", [{"prompt": f"w{i}", "type": "contrast_x"} for i in range(20)])
+    (Path("many") / "hhh.jsonl").symlink_to(shared / "files" / "hhh.jsonl")
+    assert evaluate("model", "--benchmarks", "XSTest,HHH", *how, data="many") == 1
+    assert "cannot be reached" in capsys.readouterr().err
+    assert "not scored" in scores()["XSTest"]["gap"] and "score" in scores()["HHH"]
+
+
+def test_sampling_follows_the_seed(generated, tmp_path):
+    benchmarks = {"X": {**XSTEST, "max_new_tokens": 6}}
+    answers = []
+    for seed in (1, 1, 2):
+        suite = write_suite(tmp_path / "mine.yaml", benchmarks, seed=seed)
+        assert evaluate("model", "--suite", suite, "--temperature", "1") == 0
+        answers.append([sample["answer"] for sample in samples("X")])
+    assert answers[0] == answers[1] != answers[2]
+    assert len(generated) == 12
+
+
+def test_a_prompt_that_the_endpoint_refuses_is_no_answer(server):
+    """Neither harmful nor a refusal by the model; and the same prompt elsewhere has its own answer."""
+    refused = failure(400, "content_filter: no", "content_filter")
+    server.script = lambda number, body: refused if body["max_tokens"] == 6 else ok("I cannot help with that.")
+    path = write_suite(Path("mine.yaml"), {"A": XSTEST, "B": {**XSTEST, "max_new_tokens": 5}})
+    assert through_endpoint(server, "--suite", path) == 0
+    found = scores("chat")
+    assert "6 failed" in found["A"]["gap"] and "refuses to read this prompt" in found["A"]["gap"]
+    assert (found["B"]["score"], found["B"]["samples"]) == (100.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "more", "said"),
+    [
+        ({"X": {**XSTEST, "tasks": ["ogpsa_advglue_sst2"]}}, {}, "generates no text"),
+        ({"X": {**XSTEST, "judge": "simpleqa"}}, {}, "have no answer"),
+        (
+            {"X": {**SST2, "aggregation": "advglue"}},
+            {},
+            "exactly",
+        ),
+        (
+            {"X": {**IFEVAL, "score": "inst_level_strict_acc"}},
+            {},
+            "no mean",
+        ),
+        ({"X": {**IFEVAL, "score": "acc"}}, {}, "no figure acc"),
+        ({"X": {"axis": "general", "tasks": ["no_such_task"], "score": "acc"}}, {}, "no task no_such_task"),
+        ({"../X": XSTEST}, {}, "letters, digits"),
+        ({"X": {**XSTEST, "score": 5}}, {}, "must be text"),
+        ({"X": {**XSTEST, "tsaks": []}}, {}, "Did you mean tasks"),
+        ({"X": {**XSTEST, "axis": "both"}}, {}, "axis must be one of"),
+        ({"X": {**XSTEST, "higher_is_better": False}}, {}, "axis must be extra"),
+        ({"X": {**XSTEST, "max_new_tokens": 0}}, {}, "max_new_tokens"),
+        ({"X": None}, {"extends": "mine.yaml"}, "extends itself"),
+        ([], {}, "needs title"),
+        ({"X": None}, {}, "must map keys to values"),
+    ],
+)
+def test_suites_that_make_no_sense(benchmarks, more, said, capsys):
+    path = write_suite(Path("mine.yaml"), benchmarks, **more)
+    assert evaluate("model", "--suite", path, "--judge", "keywords") == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_what_the_data_command_builds_is_no_benchmark():
+    """Its sets lie in the same folder, with names that are like those of benchmarks."""
+    from ogpsa_factory.data.paper import STEPS
+    from ogpsa_factory.evaluation.sources import SOURCES, local_file
+
+    built = [name for step in STEPS.values() for names in (step.sets, step.aliases) for name in names.values()]
+    for suffix in ("json", "jsonl"):
+        for name in built:
+            path = Path("built") / "paper" / f"{name}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    os.environ[DATA_VARIABLE] = "built"
+    found = {name: local_file(source, split, "x") for name, source in SOURCES.items() for split in source.splits}
+    assert not any(found.values())
+
+
+def test_folders_with_signs_in_their_names(shared, tmp_path):
+    copy_model(shared / "model", tmp_path / "lr=1e-6")
+    assert evaluate("lr=1e-6", "--benchmarks", "XSTest") == 1, "a name for tables is missing"
+    assert evaluate("SFT/naive=lr=1e-6", "--benchmarks", "XSTest") == 0
+
+
+def test_two_files_for_one_benchmark(capsys):
+    for folder in ("a", "b"):
+        write_csv(Path("two") / folder / "xstest_prompts.csv", [{"prompt": "w1", "type": "contrast_x"}])
+    assert evaluate("model", "--benchmarks", "XSTest", data="two") == 1
+    assert "which file is it" in capsys.readouterr().err
+
+
+def test_the_model_s_own_system_message_stays_in_mmlu():
+    """lm-eval's description of a subject belongs to the question."""
+    assert evaluate("model", "--benchmarks", "MMLU") == 0
+    first = samples("MMLU")[0]["prompt"]
+    assert first.startswith("<|im_start|> user The following are multiple choice questions")
+    assert "system" not in first

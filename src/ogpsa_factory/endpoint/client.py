@@ -110,6 +110,10 @@ class _Unreadable(Exception):
     """An answer that is no chat completion."""
 
 
+class _Rejected(Exception):
+    """A prompt that the endpoint will not read, by its filter or for its length."""
+
+
 class _Asker:
     def __init__(
         self, endpoint: Endpoint, cache: ReplyCache, report: Callable[[str], None], failures: dict[str, str] | None
@@ -157,6 +161,10 @@ class _Asker:
         for key, messages in queue:
             try:
                 reply, details = await self.reply(client, messages)
+            except _Rejected:
+                assert self.failures is not None
+                self.failed_in_a_row = 0  # it answers
+                self.failures[key] = "the endpoint refuses to read this prompt (its filter, or the prompt's length)"
             except (openai.OpenAIError, _Unreadable) as error:
                 if not self.tolerates(error):
                     kept = (
@@ -197,6 +205,8 @@ class _Asker:
                 usage = answer.usage and answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"})
             except openai.APIStatusError as error:
                 if _UNANSWERABLE.search(str(error)):
+                    if self.failures is not None:
+                        raise _Rejected from None
                     return "", {"finish_reason": "rejected", "usage": None}
                 if limit == "max_completion_tokens" or "max_completion_tokens" not in str(error):
                     raise

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -33,6 +35,8 @@ class Running:
         dtype: of the weights; `auto` for that of the files.
         arguments: more arguments of lm-eval's model class.
         template: whether the tokenizer's chat template is applied.
+        temperature: of sampling; 0 for greedy decoding.
+        seed: of sampling.
         endpoint: for `openai`.
     """
 
@@ -42,6 +46,8 @@ class Running:
     dtype: str = "auto"
     arguments: dict[str, Any]
     template: bool = True
+    temperature: float = 0.0
+    seed: int = 0
     endpoint: Endpoint | None = None
 
 
@@ -76,6 +82,7 @@ class EndpointLM(LM):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers as text; "" where the endpoint failed on a request, see `failures`."""
+        self.failures = {}
         answers: dict[int, str] = {}
         kinds = {json.dumps(request.args[1], sort_keys=True): request.args[1] for request in requests}
         before = len(self.answers)
@@ -115,24 +122,26 @@ def open_model(model: Model, running: Running, fingerprint: str, folder: Path) -
         model: which one.
         running: how.
         fingerprint: of its weights.
-        folder: where its answers are kept.
+        folder: where answers are kept: in a file of their own for each fingerprint and way of running, so that a
+            model is known again under another name, and never confused with another.
 
     Returns:
-        A model for lm-eval. Its answers are kept by fingerprint, backend and arguments.
+        A model for lm-eval.
 
     Raises:
         OGPSAError: its tokenizer cannot be read, or has no chat template.
     """
-    if running.endpoint is not None:
-        return EndpointLM(replace(running.endpoint, model=model.base), folder / "replies.jsonl")
-    how = [fingerprint, running.backend, running.dtype, running.arguments, running.template]
+    sampling = [running.temperature, running.seed] if running.temperature else []
+    how = [fingerprint, running.backend, running.dtype, running.arguments, running.template, *sampling]
     name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]
+    if running.endpoint is not None:
+        return EndpointLM(replace(running.endpoint, model=model.base), folder / f"{name}.jsonl")
     tokenizer = _tokenizer(model)
     template = _template(model, tokenizer) if running.template else _plain
-    loaders: dict[str, Callable[[Model, Running], LM]] = {"hf": _load_hf, "vllm": _load_vllm}
+    loaders: dict[str, Callable[[Model, Running, Path], LM]] = {"hf": _load_hf, "vllm": _load_vllm}
     load = loaders[running.backend]
     block = _VLLM_BLOCK if running.backend == "vllm" else 1_000_000
-    lm = RecordedLM(folder / f"answers-{name}.jsonl", lambda: load(model, running), template, block)
+    lm = RecordedLM(folder / f"{name}.jsonl", lambda: load(model, running, folder), template, block)
     lm.measure, lm.room = lambda prompt: len(tokenizer(prompt)["input_ids"]), _room(model, running)
     return lm
 
@@ -142,7 +151,11 @@ def _room(model: Model, running: Running) -> int | None:
     from transformers import AutoConfig
 
     given = running.arguments.get("max_length") or running.arguments.get("max_model_len")
-    return int(given) if given else getattr(AutoConfig.from_pretrained(model.base), "max_position_embeddings", None)
+    try:
+        config = AutoConfig.from_pretrained(model.base)
+    except Exception as error:  # unknown architectures, damaged files
+        raise OGPSAError(f"The configuration of {model.base} cannot be read: {error}") from error
+    return int(given) if given else getattr(config, "max_position_embeddings", None)
 
 
 def _template(model: Model, tokenizer: Any) -> Callable[..., str]:
@@ -180,11 +193,13 @@ def _tokenizer(model: Model) -> Any:
         raise OGPSAError(f"The tokenizer of {model.base} cannot be read: {reason}") from error
 
 
-def _load_hf(model: Model, running: Running) -> LM:
+def _load_hf(model: Model, running: Running, folder: Path) -> LM:
     import torch
     from lm_eval.models.huggingface import HFLM
 
     device = running.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise OGPSAError(f"--device {device} is none of cpu, cuda, cuda:N and mps.")
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise OGPSAError(
@@ -197,8 +212,8 @@ def _load_hf(model: Model, running: Running) -> LM:
             peft = {"peft": model.adapters[0]} if model.adapters else {}
             return HFLM(pretrained=model.base, dtype=running.dtype, **peft, **options)
         return HFLM(pretrained=_merged(model, running.dtype, device), tokenizer=model.base, **options)
-    except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
-        raise OGPSAError(f"The model {model.path} cannot be loaded: {error}") from error
+    except Exception as error:  # damaged files, unknown architectures, types and devices each have their own
+        raise OGPSAError(f"The model {model.path} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _merged(model: Model, dtype: str, device: str) -> Any:
@@ -215,20 +230,17 @@ def _merged(model: Model, dtype: str, device: str) -> Any:
     return merged.eval().to(device)
 
 
-def _load_vllm(model: Model, running: Running) -> LM:
-    from importlib.util import find_spec
-
-    if find_spec("vllm") is None:
-        raise OGPSAError(
-            "--backend vllm needs vLLM, which is not installed here: `pip install vllm`, or --backend hf."
-        )
-    if len(model.adapters) > 1:
-        raise OGPSAError(
-            f"{model.path}: vLLM takes one adapter. Merge the others with `llamafactory-cli export`, or --backend hf."
-        )
+def _load_vllm(model: Model, running: Running, folder: Path) -> LM:
     from lm_eval.models.vllm_causallms import VLLM
 
     options: dict[str, Any] = {"batch_size": "auto", **running.arguments}
+    if len(model.adapters) > 1:  # vLLM takes one at most
+        merged = TemporaryDirectory(prefix="merged-", dir=folder)
+        _merged(model, running.dtype, "cpu").save_pretrained(merged.name)
+        _tokenizer(model).save_pretrained(merged.name)
+        lm = VLLM(pretrained=merged.name, dtype=running.dtype, **options)
+        lm.merged = merged  # the folder goes when the model does
+        return lm
     if model.adapters:
         rank = json.loads((Path(model.adapters[0]) / "adapter_config.json").read_text(encoding="utf-8")).get("r", 16)
         options = {"lora_local_path": model.adapters[0], "max_lora_rank": rank, **options}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..endpoint import Endpoint
-    from .backends import Running
-    from .evaluate import Order
-    from .judging.judge import Judge
 
-
+DEFAULT_DATA = Path("data")
 DEFAULT_OUTPUT = Path("results") / "evaluation"
 CHECK = "judge-check"
 JUDGES = ("none", "keywords", "endpoint")
@@ -47,8 +44,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path("data"),
-        help="folder with files of benchmarks, taken before the hub's (data)",
+        metavar="DIR",
+        help=f"folder with files of benchmarks, taken before the hub's ({DEFAULT_DATA})",
     )
     parser.add_argument("--skip-missing", action="store_true", help="leave benchmarks out whose rows cannot be had")
     running = parser.add_argument_group("how models are run")
@@ -92,7 +89,7 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("0*[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
     return int(text)
 
@@ -125,21 +122,26 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.models[:1] == [CHECK]:
         from .judging.check_command import run_check
+        from .order import judge_of
 
-        return run_check(args, _judge(args, args.output), console)
+        return run_check(args, judge_of(args), console)
     return _evaluate(args, console)
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> int:
+    from ..errors import OGPSAError
+    from .order import order_of
     from .sources import DATA_VARIABLE
 
-    os.environ[DATA_VARIABLE] = str(args.data)
-    order = _order(args)  # what is wrong with it is said before libraries are imported
+    if args.data is not None and not args.data.is_dir():
+        raise OGPSAError(f"--data {args.data} is no folder: name the one with the benchmarks' files.")
+    os.environ[DATA_VARIABLE] = str(args.data or DEFAULT_DATA)
+    order = order_of(args)  # what is wrong with it is said before libraries are imported
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..data.quiet import quiet_libraries
     from .display import show_scores
-    from .evaluate import check, evaluate
+    from .evaluate import Evaluation, check
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress, quiet_libraries():
@@ -154,89 +156,11 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         if args.dry_run:
             check(order, say)
             return 0
-        scores = evaluate(order, report, say)
+        evaluation = Evaluation(order, report, say)
+        scores = evaluation.run()
     show_scores(scores, console)
-    console.print(f"Scores, samples and verdicts: {args.output}. Tables and figure: ogpsa report {args.output}")
+    say(f"Scores, samples and verdicts: {args.output}. Tables and figure: ogpsa report {args.output}")
+    if evaluation.problems:
+        problems = "\n".join(evaluation.problems)
+        raise OGPSAError(f"not everything could be done; the same command tries the rest again:\n{problems}")
     return 0
-
-
-def _order(args: argparse.Namespace) -> Order:
-    from ..errors import OGPSAError
-    from .evaluate import Order
-    from .models import read_models
-    from .suite import read_suite
-
-    if not args.models and not args.dry_run:
-        raise OGPSAError("ogpsa evaluate needs a model: a folder, a name on the hub, or NAME=MODEL.")
-    if args.output.is_file():
-        raise OGPSAError(f"--output {args.output} is a file: name a folder.")
-    if not 0 <= args.temperature <= 2:
-        raise OGPSAError(f"--temperature {args.temperature} is not from 0 to 2.")
-    suite = read_suite(args.suite).restricted(
-        [name.strip() for name in args.benchmarks.split(",") if name.strip()], args.limit, args.max_new_tokens
-    )
-    return Order(
-        suite=suite,
-        models=read_models(args.models, remote=args.backend == "openai"),
-        running=_running(args),
-        judge=_judge(args, args.output),
-        output=args.output,
-        system=args.system,
-        temperature=args.temperature,
-        skip_missing=args.skip_missing,
-    )
-
-
-def _running(args: argparse.Namespace) -> Running:
-    from ..errors import OGPSAError
-    from .backends import Running
-
-    if (args.backend == "openai") != bool(args.url):
-        raise OGPSAError("--backend openai needs --url, the endpoint's address; the other backends take none.")
-    if not (args.batch_size.isdigit() and int(args.batch_size)) and not args.batch_size.startswith("auto"):
-        raise OGPSAError(f"--batch-size {args.batch_size} is neither a whole number from 1 on nor auto.")
-    pairs = [pair.partition("=") for pair in args.model_args.split(",") if pair.strip()]
-    if any(not equals for _, equals, _ in pairs):
-        raise OGPSAError(f"--model-args {args.model_args} is not of the form KEY=VALUE,KEY=VALUE.")
-    import yaml
-
-    return Running(
-        backend=args.backend,
-        batch_size=args.batch_size,
-        device=args.device,
-        dtype=args.dtype,
-        arguments={key.strip(): yaml.safe_load(value) for key, _, value in pairs},
-        template=not args.no_chat_template,
-        endpoint=_endpoint(args, args.url, "-", args.key_variable, args.temperature, 256) if args.url else None,
-    )
-
-
-def _endpoint(
-    args: argparse.Namespace, url: str, model: str, key: str, temperature: float | None, tokens: int
-) -> Endpoint:
-    from ..endpoint import Endpoint
-
-    return Endpoint(
-        url=url,
-        model=model,
-        key_variable=key,
-        concurrency=args.concurrency,
-        requests_per_minute=args.requests_per_minute,
-        attempts=args.attempts,
-        timeout=args.timeout,
-        max_tokens=tokens,
-        temperature=temperature,
-        price=tuple(args.price) if args.price else None,
-    )
-
-
-def _judge(args: argparse.Namespace, output: Path) -> Judge | None:
-    from .judging.judge import EndpointJudge, KeywordJudge
-
-    if args.judge == "none":
-        return None
-    if args.judge == "keywords":
-        return KeywordJudge()
-    key, temperature = args.judge_key_variable, args.judge_temperature
-    endpoint = _endpoint(args, args.judge_url, args.judge_model, key, temperature, args.judge_max_tokens)
-    return EndpointJudge(endpoint, output / "judge.jsonl")

@@ -133,8 +133,8 @@ def _mmlu_csv(path: Path, part: str) -> Iterator[Record]:
             if number == 1 and cells and cells[0].strip().lower() == "question":
                 continue
             answer = cells[-1].strip() if cells else ""
-            index = MMLU_LETTERS.find(answer) if answer.isalpha() else int(answer) if answer.isdigit() else -1
-            if len(cells) != 6 or not 0 <= index < 4:
+            index = (MMLU_LETTERS + "0123").find(answer) % 4 if len(answer) == 1 else -1
+            if len(cells) != 6 or answer not in MMLU_LETTERS + "0123" or index < 0:
                 raise OGPSAError(
                     f"{path}, row {number}: a question, four choices and the right one (A to D, or 0 to 3) are needed."
                 )

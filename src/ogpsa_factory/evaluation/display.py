@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_WIDTH = 130  # columns of the table of the suite `paper`; a narrower terminal wraps lines, as rich would drop columns
+_WIDTH = 150  # columns of the table of the suite `paper`; a narrower terminal wraps lines, as rich would drop columns
 
 
 def show_scores(scores: Mapping[str, Mapping[str, Any]], console: Console) -> None:

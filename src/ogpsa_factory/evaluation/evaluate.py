@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import gc
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..endpoint import OnReply
 from ..errors import OGPSAError
 from ..files import locked
 from .backends import EndpointLM, Running, open_model
 from .harness import Sample, run, write_lines
-from .judging.judge import Judge
+from .judging.judge import EndpointJudge, Judge, Question
 from .models import Model, fingerprint
+from .record import record_of, still_valid
 from .recorded import RecordedLM
 from .scores import gap, samples_file, score, write_scores
-from .suite import Suite
+from .suite import Benchmark, Suite
 from .tasks import Loaded, TaskLoader
 
 
 Report = Callable[[str, str], OnReply]  # what is done and with what -> how far it is
-_VERSIONS = ("lm_eval", "transformers", "torch", "peft", "datasets", "vllm")
+Say = Callable[[str], None]
+ANSWERS = "answers"  # the folder with what models have answered, for all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,6 @@ class Order:
         judge: who grades; None to leave it for later.
         output: folder of the results.
         system: the system message; None for that of the models' templates.
-        temperature: of sampling; 0 for greedy decoding.
         skip_missing: whether benchmarks whose rows cannot be had are left out, and shown as gaps.
     """
 
@@ -50,104 +48,132 @@ class Order:
     judge: Judge | None
     output: Path
     system: str | None = None
-    temperature: float = 0.0
     skip_missing: bool = False
 
 
-def evaluate(order: Order, report: Report, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Evaluate; the same order goes on where it was interrupted.
+class Evaluation:
+    """Does what an order says; the same order goes on where it was interrupted.
 
     Args:
         order: what and how.
         report: makes a progress report for one benchmark of one model.
         say: prints a line.
-
-    Returns:
-        The entries of every model's `scores.json`, by name.
-
-    Raises:
-        OGPSAError: before a model is loaded where rows are missing (without `skip_missing`) or a model has no chat
-            template; later where a model or the judge fails. What was generated and judged by then is kept.
     """
-    busy = f"Another evaluation writes to {order.output}. Wait until it ends, or use another --output."
-    with locked(order.output / ".lock", busy):
-        benchmarks = _load(order, say)
-        prints = {model.name: _fingerprint(model, order) for model in order.models}
-        for model in order.models:
-            _open(model, order, prints).close()  # a template that is missing is found before anything takes long
-        for model in order.models:
-            _generate(model, order, benchmarks, prints, report)
-        return {model.name: _score(model, order, benchmarks, prints, report, say) for model in order.models}
 
+    def __init__(self, order: Order, report: Report, say: Say) -> None:
+        self.problems: list[str] = []
+        self._order, self._report, self._say = order, report, say
+        self._prints: dict[str, dict[str, Any]] = {}
+        self._failed: dict[tuple[str, str], str] = {}  # by model and benchmark: why there are no answers
 
-def check(order: Order, say: Callable[[str], None]) -> None:
-    """Load the rows of every benchmark, and say what would be measured; nothing is written and no model is loaded.
+    def run(self) -> dict[str, dict[str, Any]]:
+        """Generate, judge and score.
 
-    Args:
-        order: what and how.
-        say: prints a line.
+        Returns:
+            The entries of every model's `scores.json`, by name. What could not be done is in `problems`, and a gap in
+            the entries.
 
-    Raises:
-        OGPSAError: rows are missing (without `skip_missing`).
-    """
-    for loaded in _load(order, say):
-        if loaded.gap:
-            continue
-        benchmark = loaded.benchmark
-        rows = sum(min(len(task.task_docs), benchmark.limit or len(task.task_docs)) for task in loaded.tasks)
-        what = f"answers of up to {benchmark.max_new_tokens} tokens" if loaded.generates else "likelihoods of choices"
-        judged = f", judged ({benchmark.judge})" if benchmark.judge else ""
-        say(f"{benchmark.name}: {rows:,} rows, {what}{judged}. {benchmark.title}.")
+        Raises:
+            OGPSAError: before anything is generated: rows are missing (without `skip_missing`), or a model has no chat
+                template.
+        """
+        order = self._order
+        busy = f"Another evaluation writes to {order.output}. Wait until it ends, or use another --output."
+        with locked(order.output / ".lock", busy):
+            benchmarks = load(order, self._say)
+            self._prints = {model.name: _fingerprint(model, order) for model in order.models}
+            for model in order.models:
+                self._open(model).close()  # a template that is missing is found before anything takes long
+            for model in order.models:
+                self._generate(model, benchmarks)
+            self._announce_judge(benchmarks)
+            return {model.name: self._score(model, benchmarks) for model in order.models}
 
+    def _open(self, model: Model) -> RecordedLM | EndpointLM:
+        order = self._order
+        return open_model(model, order.running, self._prints[model.name]["fingerprint"], order.output / ANSWERS)
 
-def _load(order: Order, say: Callable[[str], None]) -> list[Loaded]:
-    loader = TaskLoader(order.suite, order.temperature)
-    loaded = []
-    for benchmark in order.suite.benchmarks:
-        each = loader.load(benchmark)
-        if not each.gap and order.running.backend == "openai" and not each.generates:
-            each = Loaded(benchmark, gap="it needs likelihoods of given texts, which chat endpoints do not give")
-        elif each.gap and not order.skip_missing:
-            missing = [f"{benchmark.name}: {each.gap}"]
-            rest = order.suite.benchmarks[order.suite.benchmarks.index(benchmark) + 1 :]
-            missing += [f"{other.name}: {found.gap}" for other in rest if (found := loader.load(other)).gap]
-            raise OGPSAError(
-                "rows of these benchmarks cannot be had:\n" + "\n".join(f"- {line}" for line in missing) + "\n"
-                "--skip-missing leaves them out and shows the gaps; --benchmarks chooses others."
-            )
-        if each.gap or each.note:
-            say(f"{benchmark.name}: {each.gap or each.note}")
-        loaded.append(each)
-    return loaded
+    def _generate(self, model: Model, benchmarks: list[Loaded]) -> None:
+        """Have a model answer, and write its samples; a benchmark on which it fails does not stop the others."""
+        order = self._order
+        lm = self._open(model)
+        try:
+            for loaded in benchmarks:
+                name = loaded.benchmark.name
+                if loaded.gap:
+                    continue
+                lm.on_progress = self._report(model.name, name)
+                try:
+                    samples = run(lm, loaded, order.suite.seed, order.system, order.running.template)
+                except OGPSAError as error:
+                    self._note(model, name, "not generated", error)
+                    self._failed[model.name, name] = str(error)
+                else:
+                    write_lines(samples_file(order.output / model.name, loaded.benchmark), samples)
+        finally:
+            lm.close()
+            gc.collect()  # the next model needs the memory
+            _empty_cache()
 
+    def _note(self, model: Model, benchmark: str, what: str, error: OGPSAError) -> None:
+        self.problems.append(f"- {model.name}, {benchmark}: {what}: {error}")
 
-def _fingerprint(model: Model, order: Order) -> dict[str, Any]:
-    endpoint = order.running.endpoint
-    if endpoint is not None:  # nobody outside knows its weights
-        return {"fingerprint": f"{model.base} at {endpoint.url.rstrip('/')}"}
-    return fingerprint(model, order.output)
+    def _announce_judge(self, benchmarks: list[Loaded]) -> None:
+        judge = self._order.judge
+        if not isinstance(judge, EndpointJudge):
+            return
+        questions = [
+            Question(loaded.benchmark.judge, sample["doc"], sample["answer"])
+            for model in self._order.models
+            for loaded in benchmarks
+            if loaded.benchmark.judge and not loaded.gap and (model.name, loaded.benchmark.name) not in self._failed
+            for sample in self._samples(model, loaded.benchmark)
+            if "failure" not in sample
+        ]
+        self._say(f"Judge {judge.name}: {judge.estimate(questions)}.")
 
+    def _samples(self, model: Model, benchmark: Benchmark) -> list[Sample]:
+        with samples_file(self._order.output / model.name, benchmark).open(encoding="utf-8") as stream:
+            return [json.loads(line) for line in stream]
 
-def _open(model: Model, order: Order, prints: dict[str, dict[str, Any]]) -> RecordedLM | EndpointLM:
-    return open_model(model, order.running, prints[model.name]["fingerprint"], order.output / model.name)
-
-
-def _generate(
-    model: Model, order: Order, benchmarks: list[Loaded], prints: dict[str, dict[str, Any]], report: Report
-) -> None:
-    """Have a model answer, and write its samples."""
-    lm = _open(model, order, prints)
-    try:
+    def _score(self, model: Model, benchmarks: list[Loaded]) -> dict[str, Any]:
+        order = self._order
+        folder = order.output / model.name
+        record = record_of(model, order.suite, order.running, order.system, self._prints[model.name])
+        before = still_valid(folder, record)
+        entries: dict[str, Any] = {}
         for loaded in benchmarks:
-            if loaded.gap:
+            benchmark = loaded.benchmark
+            reason = loaded.gap or self._failed.get((model.name, benchmark.name))
+            if reason:
+                entries[benchmark.name] = gap(benchmark, reason)
                 continue
-            lm.on_progress = report(model.name, loaded.benchmark.name)
-            samples = run(lm, loaded, order.suite.seed, order.system, order.running.template)
-            write_lines(samples_file(order.output / model.name, loaded.benchmark), samples)
-    finally:
-        lm.close()
-        gc.collect()  # the next model needs the memory
-        _empty_cache()
+            try:
+                entry = score(
+                    folder,
+                    self._samples(model, benchmark),
+                    order.judge,
+                    lambda name: self._report(f"{model.name}, judge", name),
+                    loaded,
+                    order.suite.settings(benchmark),
+                )
+            except OGPSAError as error:
+                self._note(model, benchmark.name, "not scored", error)
+                entry = gap(benchmark, f"not scored: {error}")
+            old = before.get(benchmark.name, {})
+            if order.judge is None and "gap" in entry and "score" in old:
+                if all(old.get(key) == value for key, value in _identity(entry).items()):
+                    entry = old  # judged before, and nothing has changed since
+            entries[benchmark.name] = entry
+        kept = {name: entry for name, entry in before.items() if name not in entries}
+        order_of = [*(each for each in order.suite.everything if each in entries or each in kept), *kept]
+        merged = {name: entries.get(name) or kept[name] for name in dict.fromkeys([*order_of, *entries])}
+        write_scores(folder, record, merged)
+        return entries
+
+
+def _identity(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in ("rows", "settings") if key in entry}
 
 
 def _empty_cache() -> None:
@@ -157,59 +183,55 @@ def _empty_cache() -> None:
         torch.cuda.empty_cache()
 
 
-def _score(
-    model: Model,
-    order: Order,
-    benchmarks: list[Loaded],
-    prints: dict[str, dict[str, Any]],
-    report: Report,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    folder = order.output / model.name
-    entries: dict[str, Any] = {}
-    for loaded in benchmarks:
-        name = loaded.benchmark.name
+def check(order: Order, say: Say) -> None:
+    """Load the rows of every benchmark, and say what would be measured; nothing is written and no model is loaded.
+
+    Args:
+        order: what and how.
+        say: prints a line.
+
+    Raises:
+        OGPSAError: rows are missing (without `skip_missing`).
+    """
+    for loaded in load(order, say):
         if loaded.gap:
-            entries[name] = gap(loaded.benchmark, loaded.gap)
             continue
-        samples = _read_samples(samples_file(folder, loaded.benchmark))
-        entries[name] = score(folder, samples, order.judge, lambda name: report(f"{model.name}, judge", name), loaded)
-    write_scores(folder, _record(model, order, prints[model.name]), entries)
-    return entries
+        benchmark = loaded.benchmark
+        rows = sum(min(len(task.task_docs), benchmark.limit or len(task.task_docs)) for task in loaded.tasks)
+        what = f"answers of up to {benchmark.max_new_tokens} tokens" if loaded.generates else "likelihoods of choices"
+        judged = f", judged ({benchmark.judge})" if benchmark.judge else ""
+        say(f"{benchmark.name}: {rows:,} rows, {what}{judged}. {benchmark.title}.")
 
 
-def _read_samples(path: Path) -> list[Sample]:
-    with path.open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
+def load(order: Order, say: Say) -> list[Loaded]:
+    """Load every benchmark's tasks and rows.
+
+    Args:
+        order: what and how.
+        say: prints a line on whatever is missing.
+
+    Returns:
+        One entry a benchmark.
+
+    Raises:
+        OGPSAError: naming all benchmarks whose rows cannot be had, where `skip_missing` is not set.
+    """
+    loader = TaskLoader(order.suite, order.running.temperature, chat_only=order.running.backend == "openai")
+    loaded = [loader.load(benchmark) for benchmark in order.suite.benchmarks]
+    missing = [f"- {each.benchmark.name}: {each.gap}" for each in loaded if each.gap and not each.impossible]
+    if missing and not order.skip_missing:
+        raise OGPSAError(
+            "rows of these benchmarks cannot be had:\n" + "\n".join(missing) + "\n"
+            "--skip-missing leaves them out and shows the gaps; --benchmarks chooses others."
+        )
+    for each in loaded:
+        if each.gap or each.note:
+            say(f"{each.benchmark.name}: {each.gap or each.note}")
+    return loaded
 
 
-def _record(model: Model, order: Order, print_of: dict[str, Any]) -> dict[str, Any]:
-    suite, running = order.suite, order.running
-    limits = {each.limit for each in suite.benchmarks}
-    return {
-        "model": {"name": model.name, "path": model.base, "adapters": list(model.adapters), **print_of},
-        "suite": {
-            "name": suite.name,
-            "title": suite.title,
-            "fingerprint": suite.fingerprint,
-            "seed": suite.seed,
-            "limit": max((limit for limit in limits if limit is not None), default=None),
-        },
-        "backend": running.backend,
-        "dtype": running.dtype,
-        "arguments": running.arguments,
-        "chat_template": running.template,
-        "system": order.system,
-        "temperature": order.temperature,
-        "versions": {"ogpsa_factory": __version__, "python": platform.python_version(), **_versions()},
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def _fingerprint(model: Model, order: Order) -> dict[str, Any]:
+    endpoint = order.running.endpoint
+    if endpoint is not None:  # nobody outside knows its weights
+        return {"fingerprint": f"{model.base} at {endpoint.url.rstrip('/')}"}
+    return fingerprint(model, order.output)

@@ -126,6 +126,12 @@ def items_of(benchmark: Benchmark, samples: Sequence[Sample]) -> list[dict[str, 
             for sample in answered
         ]
     name = benchmark.score.partition("@")[0]
+    for sample in answered[:1]:
+        if isinstance(sample["figures"][name], bool | int | float):
+            continue
+        raise OGPSAError(
+            f"{benchmark.name}: {name} is no number of each row, so there is no mean of it. Take another."
+        )
     return [{"id": each["id"], "task": each["task"], "value": float(each["figures"][name])} for each in answered]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..data.quiet import quiet_libraries
@@ -13,12 +13,13 @@ from .converters import CONVERTERS, LAYOUTS, MMLU_LETTERS
 from .sources import GATED, SOURCES, Record, Source, check_columns, local_file, read_local
 
 
-def load(source: str, part: str = "", **_: Any) -> dict[str, Any]:
+def load(source: str, part: str = "", splits: Sequence[str] = (), **_: Any) -> dict[str, Any]:
     """Load a benchmark for lm-eval (its `custom_dataset`).
 
     Args:
         source: key of `SOURCES`.
         part: half, attack, subject or subset, where the source has such.
+        splits: those that are needed; none for all.
         **_: lm-eval hands a task's metadata over as well.
 
     Returns:
@@ -31,7 +32,7 @@ def load(source: str, part: str = "", **_: Any) -> dict[str, Any]:
 
     origin = SOURCES[source]
     loaded = {}
-    for split in origin.splits:
+    for split in splits or origin.splits:
         path = local_file(origin, split, part)
         if path is not None:
             layout = LAYOUTS.get((source, path.suffix))

@@ -53,7 +53,9 @@ def read_models(words: list[str], *, remote: bool = False) -> list[Model]:
     """
     models: list[Model] = []
     for word in words:
-        name, given, path = word.rpartition("=")
+        whole = Path(word.split("+")[0]).is_dir()  # a folder may have = in its name
+        name, given, path = ("", "", word) if whole else word.partition("=")
+        path = path if given or whole else word
         name = name if given else Path(path.split("+")[-1].rstrip("/")).name
         model = _named(name, path) if remote else _model(name, path)
         if any(model.name == other.name for other in models):

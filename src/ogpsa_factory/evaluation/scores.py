@@ -41,6 +41,7 @@ def score(
     judge: Judge | None,
     on_judged: OnBenchmark,
     loaded: Loaded,
+    settings: str,
 ) -> dict[str, Any]:
     """Score the samples of a benchmark, and write one line for each item that counts.
 
@@ -50,6 +51,7 @@ def score(
         judge: for benchmarks with a rubric; None where there is none.
         on_judged: told how far the judge is.
         loaded: which benchmark, and where its rows come from.
+        settings: names all that the suite says of it.
 
     Returns:
         What `scores.json` has of it.
@@ -58,14 +60,18 @@ def score(
         OGPSAError: the judge's endpoint cannot be used.
     """
     benchmark = loaded.benchmark
+    rows = hashlib.sha256("\n".join(sample["id"] for sample in samples).encode()).hexdigest()
+    origin = {"origins": loaded.origins, "rows": rows, "settings": settings}
     answered = [sample for sample in samples if "failure" not in sample]
     cut = sum("cut" in sample for sample in samples)
     notes = [loaded.note, f"{cut} prompts were too long for the model and were cut" if cut else ""]
     details: dict[str, float] = {}
     unparsed = unjudged = 0
+    reasons = [sample["failure"] for sample in samples if "failure" in sample]
     if benchmark.judge:
         if judge is None:
-            return gap(benchmark, "not judged yet: run the same command with --judge; no answer is generated again")
+            reason = "not judged yet: run the same command with --judge; no answer is generated again"
+            return {**gap(benchmark, reason), **origin}
         judgements = _judge(folder, benchmark, answered, judge, on_judged)
         values = [judgement.value(benchmark.judge) for judgement in judgements]
         items = [
@@ -74,13 +80,16 @@ def score(
             if value is not None
         ]
         details = _shares(judgements)
-        unjudged = sum(judgement.failure is not None for judgement in judgements)
+        failures = [judgement.failure for judgement in judgements if judgement.failure is not None]
+        reasons, unjudged = [*reasons, *failures], len(failures)
         unparsed = len(judgements) - len(items) - unjudged
     else:
         items = items_of(benchmark, answered)
     failed = len(samples) - len(answered) + unjudged
     if not items:
-        return gap(benchmark, f"no sample has a score: {failed} failed, {unparsed} verdicts could not be read")
+        why = f" The first reason: {reasons[0]}" if reasons else ""
+        counts = f"no sample has a score: {failed} failed, {unparsed} verdicts could not be read."
+        return {**gap(benchmark, counts + why), **origin}
     write_lines(folder / benchmark.name / ITEMS, items)
     return {
         **_head(benchmark),
@@ -88,11 +97,11 @@ def score(
         "aggregation": benchmark.aggregation,
         "samples": len(items),
         "failed": failed,
+        "failure": reasons[0] if reasons else None,
         "unparsed": unparsed,
         "judge": judge.name if judge and benchmark.judge else None,
         "note": "; ".join(filter(None, notes)) or None,
-        "origins": loaded.origins,
-        "rows": hashlib.sha256("\n".join(sample["id"] for sample in samples).encode()).hexdigest(),
+        **origin,
         "details": details,
         "items": f"{benchmark.name}/{ITEMS}",
     }
@@ -150,7 +159,7 @@ def write_scores(folder: Path, record: dict[str, Any], benchmarks: dict[str, Any
         The file.
     """
     path = folder / SCORES
-    write_json(path, {"format": FORMAT, **record, "benchmarks": benchmarks})
+    write_json(path, {**record, "benchmarks": benchmarks})
     return path
 
 

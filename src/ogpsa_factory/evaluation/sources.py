@@ -27,7 +27,7 @@ class Source:
         hub: its name on the Hugging Face hub; empty where there is none.
         config: its configuration there; `{part}` stands for the part that is asked for.
         splits: our split names, with those on the hub.
-        revision: the commit there that is read; None for the newest, which results record.
+        revision: the commit there that is read; None for the newest, whose name results record.
         files: patterns of file names, of which the first that fits is read, by split; `{part}` as above.
         columns: sets of columns, one of which every row must have.
         streamed: whether the hub's rows are read one by one, as the whole set is large.
@@ -107,7 +107,7 @@ SOURCES: dict[str, Source] = {
         config="qa",
         splits={"test": "data"},
         revision="b1171838c842be2327fbd9766e904c63a4224dd7",
-        files={"test": ("qa_data.json", "qa_one-turn_data.json", "halueval*.json*")},
+        files={"test": ("qa_data.json", "qa_one-turn_data.json", "halueval_qa*.json*")},
         columns=(("question", "right_answer", "hallucinated_answer"),),
     ),
     "mmlu": Source(
@@ -165,12 +165,19 @@ def local_file(source: Source, split: str, part: str) -> Path | None:
 
     Returns:
         The file; None where there is no folder, or none in it has such a name.
+
+    Raises:
+        OGPSAError: two files have names of the same pattern.
     """
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:
         return None
     for pattern in source.files[split]:
         found = sorted(Path(folder).rglob(pattern.format(part=part)))
+        if len(found) > 1:
+            raise OGPSAError(
+                f"{source.title}: which file is it, {found[0]} or {found[1]}? Move one away, or name another --data."
+            )
         if found:
             return found[0]
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -61,18 +62,23 @@ class Suite:
         title: in words.
         seed: of everything that is drawn.
         benchmarks: in the order in which they are shown.
+        everything: names of all benchmarks of the file.
     """
 
     name: str
     title: str
     seed: int
     benchmarks: tuple[Benchmark, ...]
+    everything: tuple[str, ...]
 
     @property
     def fingerprint(self) -> str:
-        """Changes with all that scores follow from, but for the titles."""
-        content = [{**asdict(each), "title": ""} for each in self.benchmarks]
-        return hashlib.sha256(json.dumps([self.seed, content]).encode()).hexdigest()[:16]
+        """Changes with the settings of any benchmark, and with their choice."""
+        return _short_hash([self.settings(each) for each in self.benchmarks])
+
+    def settings(self, benchmark: Benchmark) -> str:
+        """Changes with what a benchmark's answers and scores follow from: the seed, and all but name and title."""
+        return _short_hash([self.seed, {**asdict(benchmark), "name": "", "title": ""}])
 
     def restricted(self, names: list[str], limit: int | None, max_new_tokens: int | None) -> Suite:
         """The suite with what the command line asks for.
@@ -108,6 +114,10 @@ class Suite:
         )
 
 
+def _short_hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
 def _lower(own: int | None, asked: int | None) -> int | None:
     return asked if own is None else own if asked is None else min(own, asked)
 
@@ -131,19 +141,25 @@ def read_suite(name: str) -> Suite:
         raise OGPSAError(f"{path}: a suite needs title (text), benchmarks (a mapping), and seed as a whole number.")
     limit = _number(content.get("limit"), f"{path}: limit")
     benchmarks = tuple(_benchmark(path, str(key), entry, limit) for key, entry in entries.items())
-    return Suite(name=path.stem, title=title, seed=seed, benchmarks=benchmarks)
+    everything = tuple(each.name for each in benchmarks)
+    return Suite(name=path.stem, title=title, seed=seed, benchmarks=benchmarks, everything=everything)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A suite's file over the one that it extends, benchmark by benchmark."""
+    if path.resolve() in above:
+        raise OGPSAError(f"{path}: it extends itself.")
     content = read_mapping(path)
     for key in content:
         if key not in _SUITE_KEYS:
             raise OGPSAError(f"{path}: unknown key {key}. {_hint(key, list(_SUITE_KEYS))}")
     if "extends" not in content:
         return content
-    below = _read(path.parent / str(content.pop("extends")))
+    below = _read(path.parent / str(content.pop("extends")), (*above, path.resolve()))
     changes = content.pop("benchmarks", None) or {}
+    for benchmarks in (changes, below.get("benchmarks")):
+        if not isinstance(benchmarks, dict) or not all(isinstance(entry, dict) for entry in benchmarks.values()):
+            raise OGPSAError(f"{path}: benchmarks, here or in what is extended, must map names to mappings of keys.")
     unknown = [name for name in changes if name not in below["benchmarks"] and "axis" not in changes[name]]
     if unknown:
         raise OGPSAError(
@@ -155,6 +171,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _benchmark(path: Path, name: str, entry: Any, limit: int | None) -> Benchmark:
     where = f"{path}: {name}"
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise OGPSAError(f"{where}: a benchmark's name is that of a folder: letters, digits, . _ and - are possible.")
     if not isinstance(entry, dict):
         raise OGPSAError(f"{where} must map keys to values, such as axis: safety.")
     known = [key for key in Benchmark.__dataclass_fields__ if key != "name"]
@@ -169,6 +187,9 @@ def _benchmark(path: Path, name: str, entry: Any, limit: int | None) -> Benchmar
             raise OGPSAError(f"{where}: {key} must be one of {', '.join(allowed)}, and it is {entry.get(key)!r}.")
     if entry["axis"] != "extra" and entry.get("higher_is_better") is False:
         raise OGPSAError(f"{where}: what is better lower can be in no mean: its axis must be extra.")
+    for key in ("title", "score"):
+        if not isinstance(entry.get(key, ""), str):
+            raise OGPSAError(f"{where}: {key} must be text, and it is {entry[key]!r}.")
     if bool(entry.get("score")) == bool(entry.get("judge")):
         raise OGPSAError(f"{where}: exactly one of score (a figure of lm-eval) and judge (a rubric) must be there.")
     if entry.get("judge") and not entry.get("max_new_tokens"):

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..data.quiet import quiet_libraries
 from ..errors import OGPSAError
 from .converters import has_punkt
+from .origins import local_files, origin_of
 from .places import find
-from .sources import DATA_VARIABLE, SOURCES, local_file
+from .sources import DATA_VARIABLE, SOURCES
 from .suite import Benchmark, Suite
 
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # left to suites that name others.
 _STOCK = ("mmlu", "gpqa", "ifeval", "bigbench/multiple_choice")
 # Stock tasks whose rows we load, so that local files, revisions and messages are the same for all benchmarks.
+ADVGLUE_TASKS = {f"ogpsa_advglue_{part}" for part in ("sst2", "qqp", "mnli", "mnli_mm", "qnli", "rte")}
 _OURS = {SOURCES[name].hub: name for name in ("mmlu", "gpqa", "ifeval", "hhh")}
 
 
@@ -39,7 +41,8 @@ class Loaded:
         tasks: lm-eval's tasks.
         gap: why it cannot run.
         note: what is missing of it.
-        origins: where its rows were read: names of files, or sets on the hub with their revisions.
+        origins: where its rows were read: files with their hashes, or sets on the hub with their revisions.
+        impossible: whether the gap is one that no data can fill.
     """
 
     benchmark: Benchmark
@@ -47,6 +50,7 @@ class Loaded:
     gap: str = ""
     note: str = ""
     origins: list[str] = field(default_factory=list)
+    impossible: bool = False
 
     @property
     def generates(self) -> bool:
@@ -60,9 +64,11 @@ class TaskLoader:
     Args:
         suite: which benchmarks.
         temperature: of sampling; 0 for greedy decoding.
+        chat_only: whether models only chat, so that no likelihoods of given texts can be had.
     """
 
-    def __init__(self, suite: Suite, temperature: float = 0.0) -> None:
+    def __init__(self, suite: Suite, temperature: float = 0.0, *, chat_only: bool = False) -> None:
+        self._chat_only = chat_only
         self._suite = suite
         self._temperature = temperature
         self._everything: TaskManager | None = None
@@ -84,19 +90,25 @@ class TaskLoader:
         random.seed(self._suite.seed)
         leaves = [leaf for name in benchmark.tasks for leaf in self._expand(name)]
         configs = [self._configure(leaf, benchmark) for leaf in dict.fromkeys(leaves)]
-        here = [config for config in configs if _local_files(config)]
+        if self._chat_only and any(config.get("output_type") != "generate_until" for config in configs):
+            reason = "it needs likelihoods of given texts, which chat endpoints do not give"
+            return Loaded(benchmark, gap=reason, impossible=True)
+        here = [config for config in configs if local_files(config)]
         if here and len(here) < len(configs):
             loaded.note = f"{len(here)} of {len(configs)} tasks: the others are not in {os.environ[DATA_VARIABLE]}"
             configs = here
-        loaded.origins = sorted({_origin(config) for config in configs})
+        loaded.origins = sorted({origin_of(config) for config in configs})
         try:
             for config in configs:
                 loaded.tasks += self._manager_of(config["task"]).load([config])["tasks"].values()
         except OGPSAError as error:
             return Loaded(benchmark, gap=str(error))
+        except KeyError as error:
+            return Loaded(benchmark, gap=f"{', '.join(loaded.origins)}: a row lacks the column {error}")
         except Exception as error:  # of stock tasks whose rows lm-eval loads itself
             reason = (str(error).strip().splitlines() or [""])[0]
             return Loaded(benchmark, gap=f"{config['task']} cannot be loaded: {type(error).__name__}: {reason}")
+        check_fit(benchmark, loaded.tasks, self._suite.name)
         for task in loaded.tasks:
             task.set_fewshot_seed(seed=self._suite.seed)
             if task.task_name == "ifeval" and not has_punkt():
@@ -142,6 +154,13 @@ class TaskLoader:
                 config["process_docs"] = shuffle_gpqa
         if benchmark.shots is not None:
             config["num_fewshot"] = benchmark.shots
+        if source == "mmlu" and not config.get("num_fewshot"):
+            # lm-eval would put the description into a system message, in place of the model's own; and it wants the
+            # examples' split even where no example is shown.
+            config["doc_to_text"] = config.pop("description", "") + config["doc_to_text"]
+            for key in ("fewshot_split", "fewshot_config"):
+                config.pop(key, None)
+            config["dataset_kwargs"]["splits"] = ["test"]
         if config.get("output_type") == "generate_until":
             if benchmark.max_new_tokens is None:
                 raise OGPSAError(f"Suite {self._suite.name}: {benchmark.name} generates, so it needs max_new_tokens.")
@@ -162,20 +181,30 @@ def _manager(*, everything: bool) -> TaskManager:
     return TaskManager(include_path=[own, *(stock / name for name in _STOCK)], include_defaults=False)
 
 
-def _local_files(config: dict[str, Any]) -> list[Path]:
-    options = config.get("dataset_kwargs") or {}
-    source = SOURCES.get(options.get("source", ""))
-    if source is None:
-        return []
-    found = (local_file(source, split, options.get("part", "")) for split in source.splits)
-    return [path for path in found if path is not None]
+def check_fit(benchmark: Benchmark, tasks: list[Task], suite: str) -> None:
+    """Refuse a benchmark whose tasks do not give what its scoring needs.
 
+    Args:
+        benchmark: which one.
+        tasks: its tasks, with their rows.
+        suite: its suite, for messages.
 
-def _origin(config: dict[str, Any]) -> str:
-    files = _local_files(config)
-    if files:
-        return ", ".join(path.name for path in files)
-    source = SOURCES.get((config.get("dataset_kwargs") or {}).get("source", ""))
-    if source is None:
-        return str(config.get("dataset_path") or config["task"])
-    return f"{source.hub}@{source.revision or 'newest'}"
+    Raises:
+        OGPSAError: a judge is asked to grade likelihoods, or rows without the fields of its rubric; AdvGLUE is not
+            whole.
+    """
+    where = f"Suite {suite}: {benchmark.name}"
+    if benchmark.aggregation == "advglue" and {task.task_name for task in tasks} != ADVGLUE_TASKS:
+        raise OGPSAError(f"{where}: aggregation advglue is for exactly {', '.join(sorted(ADVGLUE_TASKS))}.")
+    if not benchmark.judge:
+        return
+    needed = ("prompt", "answer") if benchmark.judge == "simpleqa" else ("prompt",)
+    for task in tasks:
+        if task.OUTPUT_TYPE != "generate_until":
+            raise OGPSAError(f"{where}: task {task.task_name} generates no text that a judge could grade.")
+        lacking = [name for name in needed if name not in task.task_docs.column_names]
+        if lacking:
+            raise OGPSAError(
+                f"{where}: rows of task {task.task_name} have no {' and no '.join(lacking)}, which the judge is "
+                "shown. Write a task whose rows have it, as those in evaluation/tasks do."
+            )

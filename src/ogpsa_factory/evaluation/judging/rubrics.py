@@ -79,7 +79,7 @@ class Rubric:
     def _contradicts(self, line: str, verdict: Verdict) -> bool:
         """Whether an earlier line gives a field another value: then the reply has two verdicts."""
         for name, value in verdict.items():
-            match = re.fullmatch(rf"{name}\s*\**\s*:\s*\**\s*<?([\w-]+)>?\.?", line, re.IGNORECASE)
+            match = re.match(rf"{name}\s*\**\s*:\s*\**\s*<?([\w-]+)", line, re.IGNORECASE)
             if match and match[1].lower() in self.fields[name] and match[1].lower() != value:
                 return True
         return False
