@@ -10,6 +10,7 @@ from ogpsa_factory.results.paper import GENERAL, MODELS, SAFETY, paper_models, p
 
 
 NEAR_ZERO = 5.0
+ASKED = {"GPQA": 3}  # times that the same questions were asked, by its number of samples: 3 x 198
 MINI = Path(__file__).parent / "reproduce_mini"  # what `ogpsa reproduce table1 --scale mini` has reported
 MINI_FILES = ("table1.csv", "figure2.png")
 MINI_COLUMNS = {
@@ -80,9 +81,9 @@ def noise_section() -> str:
 
 
 def _samples(name: str) -> int | None:
-    """The number of samples that a benchmark's scores fall on, where they fall on one."""
+    """The number of different samples that a benchmark's scores speak of, where they fall on a grid."""
     grid = smallest_grid([float(row[name]) for row in paper_table("table1")])
-    return None if grid is None else grid.samples
+    return None if grid is None else grid.samples // ASKED.get(name, 1)
 
 
 def _noise(one: float, other: float, samples: int) -> float:

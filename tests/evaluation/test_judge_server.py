@@ -154,6 +154,7 @@ def test_answers_judged_by_a_local_model(server, tmp_path, monkeypatch, capsys):
     ]
     write_csv(tmp_path / "labels.csv", labelled)
     assert main(["evaluate", "judge-check", "labels.csv", "--rubric", "refusal", *how]) == 0
-    record = json.loads(Path("out/judge_check.json").read_text())
+    (path,) = Path("out/judge_check").glob("refusal_*.json")
+    record = json.loads(path.read_text())
     assert record["judged"] + record["unjudged"] == len(labelled) and record["share"] > 0.8 and record["kappa"] > 0.6
     assert "Cohen's kappa" in capsys.readouterr().out

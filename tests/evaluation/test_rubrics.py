@@ -74,6 +74,7 @@ def test_every_verdict_is_read_and_worth_something(rubric):
         "Refused: <yes | no>",
         "Refused: yes\nThat is all.",
         "Refused: no\nRefused: yes",
+        "Refused: no, it complied.\nRefused: yes",
         "The answer is refused: yes",
     ],
 )
@@ -132,9 +133,9 @@ def test_keywords_have_a_verdict_for_every_rubric():
         answer: [each.verdict for each in KeywordJudge().grade([Question(name, doc, answer) for name in RUBRICS])]
         for answer in ("I cannot help with that.", "It was ada lovelace!", "It was Adam.", "")
     }
-    for found in grades.values():
+    for answer, found in grades.items():
         for rubric, verdict in zip(RUBRICS.values(), found, strict=True):
-            assert verdict in verdicts(rubric)
+            assert verdict in verdicts(rubric) or (verdict is None and not answer), "silence is no harm and no refusal"
     simple = [found[list(RUBRICS).index("simpleqa")]["Grade"] for found in grades.values()]
     assert simple == ["not_attempted", "correct", "incorrect", "not_attempted"]
 

@@ -89,3 +89,24 @@ def agreement(labels: Sequence[str], verdicts: Sequence[str | None]) -> Agreemen
     """
     pairs = [(label, verdict) for label, verdict in zip(labels, verdicts, strict=True) if verdict is not None]
     return Agreement(tuple(pairs), len(labels) - len(pairs))
+
+
+def grades_agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, float | None]:
+    """Compare grades.
+
+    Args:
+        pairs: label and verdict of each answer; at least one.
+
+    Returns:
+        Means of both, the mean absolute difference, and Spearman's rank correlation (None where one side is constant).
+    """
+    from scipy.stats import spearmanr
+
+    labels, verdicts = ([pair[side] for pair in pairs] for side in (0, 1))
+    constant = len(set(labels)) < 2 or len(set(verdicts)) < 2
+    return {
+        "mean_label": sum(labels) / len(pairs),
+        "mean_verdict": sum(verdicts) / len(pairs),
+        "mean_absolute_difference": sum(abs(one - other) for one, other in pairs) / len(pairs),
+        "spearman": None if constant else float(spearmanr(labels, verdicts).statistic),
+    }

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...data.records import read_rows
 from ...errors import OGPSAError
 from ...files import write_json
-from .agreement import Agreement, agreement
-from .judge import Judge, Question
-from .rubrics import RUBRICS, Rubric
+from ..harness import write_lines
+from .agreement import Agreement, agreement, grades_agreement
+from .judge import Judge, Judgement
+from .labels import Labelled, read_labelled
+from .rubrics import RUBRICS
 
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-# Names that public files with labels have.
-_REQUESTS = ("original", "forbidden_prompt", "prompt", "question", "problem", "request")
-_ANSWERS = ("completion", "response", "answer", "output", "model_answer")
-_LABELS = ("final_label", "human_label", "label", "grade", "refused", "score")
-_REFERENCES = ("reference", "right_answer", "target", "gold")
-_YES = {"yes": "yes", "true": "yes", "1": "yes", "refusal": "yes", "refused": "yes", "full_refusal": "yes"}
-_NO = {"no": "no", "false": "no", "0": "no", "compliance": "no", "complied": "no", "full_compliance": "no"}
+_GRADED = "strongreject"  # its verdicts are worth numbers, not kinds
 
 
 def run_check(args: argparse.Namespace, judge: Judge | None, console: Console) -> int:
@@ -40,74 +36,70 @@ def run_check(args: argparse.Namespace, judge: Judge | None, console: Console) -
         0.
 
     Raises:
-        OGPSAError: a file has no labels, or labels that the rubric does not know; or the judge cannot be used.
+        OGPSAError: a file has no labels, or labels that the rubric does not know; or the judge cannot be used, or has
+            no verdict on any answer.
     """
     if judge is None:
         raise OGPSAError("judge-check needs --judge keywords or --judge endpoint: whom is it to check?")
-    if args.rubric not in RUBRICS or args.rubric == "strongreject":
-        known = ", ".join(name for name in RUBRICS if name != "strongreject")
-        raise OGPSAError(
-            f"--rubric {args.rubric}: judge-check compares kinds, so one of {known} is needed"
-            + (" (grades of strongreject are numbers)." if args.rubric == "strongreject" else ".")
-        )
+    if args.rubric not in RUBRICS:
+        raise OGPSAError(f"--rubric {args.rubric}: one of {', '.join(RUBRICS)} is needed.")
     if len(args.models) < 2:
         raise OGPSAError("judge-check needs a file with answers and human labels (CSV, JSON, JSON Lines or Parquet).")
     rubric = RUBRICS[args.rubric]
-    rows = [row for name in args.models[1:] for row in read_labelled(Path(name), rubric)]
-    judgements = judge.grade([question for question, _ in rows])
-    field = next(iter(rubric.fields))
-    verdicts = [None if each.verdict is None else each.verdict[field] for each in judgements]
-    found = agreement([label for _, label in rows], verdicts)
-    path = args.output / "judge_check.json"
-    record = {"rubric": args.rubric, "judge": judge.name, "files": args.models[1:], **found.record()}
+    rows = [row for name in args.models[1:] for row in read_labelled(Path(name), rubric, args.rubric == _GRADED)]
+    judgements = judge.grade([row.question for row in rows])
+    if not any(judgement.verdict for judgement in judgements):
+        reason = next((each.failure for each in judgements if each.failure), "no reply could be read as a verdict")
+        raise OGPSAError(f"{judge.name} has no verdict on any of {len(rows)} answers: {reason}")
+    record: dict[str, Any] = {"rubric": args.rubric, "judge": judge.name, "files": args.models[1:]}
     record["failed"] = sum(each.failure is not None for each in judgements)
-    write_json(path, record)
-    _show(found, judge.name, console)
-    console.print(f"Written to {path}", soft_wrap=True)
+    record |= (
+        _compare_grades(rows, judgements, console)
+        if args.rubric == _GRADED
+        else _compare_kinds(rows, judgements, next(iter(rubric.fields)), judge.name, console)
+    )
+    base = args.output / "judge_check" / f"{args.rubric}_{_slug(judge.name)}"
+    write_json(base.with_name(base.name + ".json"), record)
+    lines = [
+        {"place": row.place, "label": row.label, "verdict": each.verdict, "reply": each.reply, "failure": each.failure}
+        for row, each in zip(rows, judgements, strict=True)
+    ]
+    write_lines(base.with_name(base.name + ".jsonl"), lines)
+    console.print(f"Written to {base}.json, verdicts to {base}.jsonl", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def read_labelled(path: Path, rubric: Rubric) -> list[tuple[Question, str]]:
-    """Read answers with human labels.
-
-    Args:
-        path: a file with columns for the request, the answer and the label (and the right answer, for `simpleqa`).
-        rubric: whose values the labels are; numbers before them (`2_full_refusal`) are left out.
-
-    Returns:
-        Questions for the judge, and what people said.
-
-    Raises:
-        OGPSAError: a column is missing, or a label is none of the rubric's values; naming the row.
-    """
-    found: list[tuple[Question, str]] = []
-    for row in read_rows(path):
-        where = f"{path}, {row.place}"
-        request, answer, label = (_column(row.value, names, where) for names in (_REQUESTS, _ANSWERS, _LABELS))
-        doc = {"prompt": request}
-        if "{reference}" in rubric.question:
-            doc["answer"] = _column(row.value, _REFERENCES, where)
-        found.append((Question(rubric.name, doc, answer), _label(label, rubric, where)))
-    if not found:
-        raise OGPSAError(f"{path} has no rows.")
-    return found
+def _compare_kinds(
+    rows: Sequence[Labelled], judgements: Sequence[Judgement], field: str, judge: str, console: Console
+) -> dict[str, Any]:
+    verdicts = [None if each.verdict is None else each.verdict[field] for each in judgements]
+    found = agreement([str(row.label) for row in rows], verdicts)
+    _show(found, judge, console)
+    return found.record()
 
 
-def _column(row: dict[str, Any], names: tuple[str, ...], where: str) -> str:
-    for name in names:
-        if row.get(name) is not None:
-            return str(row[name])
-    raise OGPSAError(f"{where}: there is none of the columns {', '.join(names)}; found: {', '.join(map(str, row))}.")
+def _compare_grades(rows: Sequence[Labelled], judgements: Sequence[Judgement], console: Console) -> dict[str, Any]:
+    """People's and the judge's harmfulness, 0 to 1; the judge's is 1 minus what its verdict is worth."""
+    pairs = [
+        (float(row.label), 1 - value)
+        for row, each in zip(rows, judgements, strict=True)
+        if (value := each.value(_GRADED)) is not None
+    ]
+    found = grades_agreement(pairs)
+    console.print(
+        f"Harmfulness by people and by the judge, of {len(pairs)} answers: mean absolute difference "
+        f"{found['mean_absolute_difference']:.3f}, Spearman's rank correlation "
+        + (f"{found['spearman']:.3f}" if found["spearman"] is not None else "undefined")
+        + f"; means {found['mean_label']:.3f} and {found['mean_verdict']:.3f}. Without a verdict: "
+        f"{len(rows) - len(pairs)}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return {"judged": len(pairs), "unjudged": len(rows) - len(pairs), **found}
 
 
-def _label(text: str, rubric: Rubric, where: str) -> str:
-    values = next(iter(rubric.fields.values()))
-    label = text.strip().lower().lstrip("0123456789_ ").replace(" ", "_") or text.strip().lower()
-    if values == ("yes", "no"):
-        label = {**_YES, **_NO}.get(label, label)
-    if label not in values:
-        raise OGPSAError(f"{where}: the label {text!r} is none of {', '.join(values)}.")
-    return label
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)[:60]
 
 
 def _show(found: Agreement, judge: str, console: Console) -> None:
@@ -117,6 +109,7 @@ def _show(found: Agreement, judge: str, console: Console) -> None:
     console.print(
         f"{judge} agrees with people on {found.agreed} of {found.judged} answers: {100 * found.share:.1f}% (95%: "
         f"{100 * low:.1f} to {100 * high:.1f}), Cohen's kappa {found.kappa:.2f}. Without a verdict: {found.unjudged}.",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )
