@@ -41,10 +41,12 @@ def run(lm: RecordedLM | EndpointLM, loaded: Loaded, seed: int, system: str | No
     Raises:
         OGPSAError: the model cannot run it, or lm-eval has no figure of the name that the suite asks for.
     """
+    import numpy
     import torch
     from lm_eval.evaluator import evaluate
 
     random.seed(seed)
+    numpy.random.seed(seed)
     torch.manual_seed(seed)
     try:
         results = evaluate(
