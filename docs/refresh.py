@@ -247,7 +247,7 @@ def main() -> None:
     if args.reproduce:
         paper_sections.MINI.mkdir(exist_ok=True)
         for name in paper_sections.MINI_FILES:
-            shutil.copy(ROOT / "results" / "reproduce" / "table1" / "mini" / "report" / name, paper_sections.MINI)
+            shutil.copy(ROOT / "results" / "reproduce" / "mini" / "table1" / name, paper_sections.MINI)
     for page in SECTIONS:
         page.write_text(render(page, page.read_text(encoding="utf-8")), encoding="utf-8")
 

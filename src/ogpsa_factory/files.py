@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -142,15 +143,15 @@ def replaced_model_folder(path: Path) -> Iterator[Path]:
     Raises:
         OGPSAError: something other than a model is at `path`.
     """
+    _tidy(path)
     check_replaceable_model(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
         if path.exists():  # a folder cannot be renamed onto one that is not empty
-            discarded = temporary_name(path.with_name(path.name + "-old"))
+            discarded = temporary_name(_older(path))
             os.replace(path, discarded)
             os.replace(temporary, path)
             shutil.rmtree(discarded)
@@ -158,6 +159,49 @@ def replaced_model_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _older(path: Path) -> Path:
+    """What a model is called while a newer one takes its place."""
+    return path.with_name(path.name + "-old")
+
+
+def _tidy(path: Path) -> None:
+    """Remove what processes that were killed have left of a model folder, which may be whole models.
+
+    A kill between the two renames leaves no model at `path`, and the older one beside it, which gets its place back.
+    """
+    for left in _left_behind(_older(path)):
+        if path.exists() or not (left / "config.json").exists():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            os.replace(left, path)
+    for left in _left_behind(path):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _left_behind(path: Path) -> list[Path]:
+    """Temporary folders of `path` whose processes have ended.
+
+    Processes of other machines are not seen: two of them must not write one model to a shared disk at the same time.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.tmp{re.escape(path.suffix)}")
+    folder = path.parent
+    named = [(entry, pattern.fullmatch(entry.name)) for entry in (folder.iterdir() if folder.is_dir() else ())]
+    return [entry for entry, match in named if match and entry.is_dir() and not _lives(int(match[1]))]
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this number runs, whosever it is."""
+    if process == os.getpid():  # in a container, the one that was killed may have had our number
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):  # a number that is too large is no process's
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

@@ -46,7 +46,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", help="folder of the model before alignment, or its name on the hub")
     parser.add_argument("aligned", type=Path, metavar="ALIGNED", help="folder of the aligned model")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; a model there is replaced")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder to write; an earlier result of this command is replaced"
+    )
     parser.add_argument("--weight", type=float, default=0.5, help="share of the aligned model (%(default)s)")
     parser.add_argument("--revision", help="of the base on the hub (the newest)")
 
@@ -87,15 +89,16 @@ def merge(base: str, aligned: Path, output: Path, weight: float = 0.5, revision:
     Raises:
         OGPSAError: a model is missing, is an adapter or has no safetensors, or a tensor of one does not fit the other.
     """
-    from safetensors.torch import save_file
-
     if not 0 <= weight <= 1:
         raise OGPSAError(f"--weight {weight:g} is not possible: it is the aligned model's share, from 0 to 1.")
     _check_model(aligned)
-    _check_output(output, base, aligned)
+    _check_output(output, aligned)
     before = _local(base, revision)
+    _check_output(output, before)
     theirs, ours = _tensor_files(before), _tensor_files(aligned)
     names = _partners(theirs, ours, aligned)
+    from safetensors.torch import save_file  # brings torch along: not before all is found to be right
+
     record = {"base": base, "revision": revision, "aligned": str(aligned), "weight": weight}
     with replaced_model_folder(output) as folder, ExitStack() as stack:
         sources: dict[Path, Any] = {}
@@ -204,10 +207,16 @@ def _check_model(folder: Path) -> None:
         raise OGPSAError(f"{folder} {what}. Name a model's folder.")
 
 
-def _check_output(output: Path, base: str, aligned: Path) -> None:
-    """The parents are read while the result is written, and would be lost."""
-    if output.resolve() in (aligned.resolve(), Path(base).expanduser().resolve()):
-        raise OGPSAError(f"--output {output} is one of the two models. Choose another folder.")
+def _check_output(output: Path, model: Path) -> None:
+    """What is at `output` is removed: nothing but a model that was made here may be there, and no model below it."""
+    if model.resolve().is_relative_to(output.resolve()):
+        where = "is" if model.resolve() == output.resolve() else "holds"
+        raise OGPSAError(f"--output {output} {where} one of the two models, {model}. Choose another folder.")
+    if (output / "config.json").exists() and not (output / RECORD_FILE).exists():
+        raise OGPSAError(
+            f"{output} holds a model that `ogpsa merge` has not made: it is not replaced. Choose another --output, or "
+            "remove it."
+        )
 
 
 def _beside_weights(folder: Path) -> Iterator[Path]:

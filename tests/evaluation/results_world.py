@@ -1,5 +1,6 @@
 """Invented evaluations, as `ogpsa evaluate` would have written them."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -45,7 +46,8 @@ OGPSA = {**BASE, **SAFER, "SimpleQA": 0.035, "IFEval": 0.61, "AdvGLUE": 0.66}
 def write_model(folder, name, chances, seed=0, judge="gpt-4o-mini at https://api.example/v1", gaps=None, **more):
     """Write one model's scores and items; `chances` is the probability of a right answer by benchmark.
 
-    `limit` is the suite's, `lost` a number of samples that failed, `suite` the suite's name.
+    `limit` is the suite's, `lost` a number of samples that failed, `suite` the suite's name. `asked` has keys of the
+    top level, such as the temperature; `of` changes entries of benchmarks, by their names.
     """
     rng = np.random.default_rng(seed)
     home = folder / name
@@ -70,6 +72,10 @@ def write_model(folder, name, chances, seed=0, judge="gpt-4o-mini at https://api
             "note": None,
             "details": {"full_refusal": 61.5, "partial_refusal": 12.25} if benchmark == "XSTest" else {},
             "items": f"{benchmark}/items.jsonl",
+            "settings": hashlib.sha256(benchmark.encode()).hexdigest(),
+            "rows": f"{samples:064x}",
+            "origins": [f"files of {benchmark}"],
+            **more.get("of", {}).get(benchmark, {}),
         }
     content = {
         "format": 1,
@@ -82,6 +88,12 @@ def write_model(folder, name, chances, seed=0, judge="gpt-4o-mini at https://api
         },
         "versions": {"ogpsa_factory": "0.1.0", "lm_eval": "0.4.13"},
         "backend": "hf",
+        "dtype": "auto",
+        "arguments": "",
+        "chat_template": True,
+        "system": None,
+        "temperature": 0.0,
+        **more.get("asked", {}),
         "benchmarks": benchmarks,
     }
     write_json(home / "scores.json", content)

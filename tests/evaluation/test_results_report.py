@@ -17,8 +17,10 @@ from ogpsa_factory.results.cli import PAPER_MODELS, register
 from ogpsa_factory.results.document import NONE, figure, ranks
 from ogpsa_factory.results.findings import difference_table, sentence
 from ogpsa_factory.results.markdown import escaped, table_to_markdown
+from ogpsa_factory.results.models import Model, in_order
 from ogpsa_factory.results.paper import MODELS, paper_models
-from ogpsa_factory.results.record import remarks
+from ogpsa_factory.results.record import benchmarks_table, models_table
+from ogpsa_factory.results.remarks import remarks
 from ogpsa_factory.results.scores import read_scores
 from ogpsa_factory.results.tables import gain_table, main_table, shares_table
 from ogpsa_factory.results.terminal import to_terminal
@@ -179,7 +181,131 @@ def test_what_differs_between_models_is_said(tmp_path):
     write_model(tmp_path, "base", BASE, limit=50)
     write_model(tmp_path, "SFT/naive", NAIVE, fingerprint="sha256:0ther", lost=2)
     said = "\n".join(remarks(analysis_of(tmp_path)))
-    assert "sha256:0ther (SFT/naive)" in said and "50 (base)" in said and "MMLU 2 + 0" in said
+    assert "50 (base)" in said and "MMLU 2 + 0" in said
+    assert "0ther" not in said, "a suite restricted to some benchmarks has another fingerprint, and measures the same"
+
+
+SYSTEM = "You are a helpful assistant, and you answer in verse, whatever the question may have been."
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"temperature": 0.7}, "settings of temperature: 0.7 (base); 0.0 (SFT/naive)."),
+        ({"system": SYSTEM}, f"settings of system message: {SYSTEM[:59]}… (base); not set (SFT/naive)."),
+        ({"chat_template": False}, "settings of chat template: false (base); true (SFT/naive)."),
+        ({"dtype": "float32"}, "settings of dtype: float32 (base); auto (SFT/naive)."),
+        ({"arguments": "max_len=9"}, "settings of further arguments: max_len=9 (base); not set (SFT/naive)."),
+    ],
+)
+def test_different_ways_of_asking_are_said(tmp_path, asked, said):
+    write_model(tmp_path, "base", BASE, asked=asked)
+    write_model(tmp_path, "SFT/naive", NAIVE)
+    found = [remark for remark in remarks(analysis_of(tmp_path)) if "different settings" in remark]
+    assert found == [f"The models were evaluated with different {said}"]
+
+
+def test_settings_that_none_records_are_equal(tmp_path):
+    for name, chances in (("base", BASE), ("SFT/naive", NAIVE)):
+        path = write_model(tmp_path, name, chances)
+        content = json.loads(path.read_text())
+        for key in ("temperature", "system", "chat_template", "dtype", "arguments"):
+            del content[key]
+        for entry in content["benchmarks"].values():
+            for key in ("settings", "rows", "origins"):
+                del entry[key]
+        path.write_text(json.dumps(content))
+    said = "\n".join(remarks(analysis_of(tmp_path)))
+    assert "settings" not in said and "rows" not in said
+    write_model(tmp_path, "base", BASE)
+    said = "\n".join(remarks(analysis_of(tmp_path)))
+    assert "temperature: 0.0 (base); not set (SFT/naive)" in said and "(base); unknown (SFT/naive)" in said
+
+
+def test_benchmarks_that_were_set_up_in_another_way_are_named_and_compared_all_the_same(tmp_path):
+    write_model(tmp_path, "base", BASE)
+    other = {"settings": "feedc0de00"}
+    write_model(tmp_path, "SFT/naive", NAIVE, of={"MMLU": other, "HHH": {"rows": "abad1dea00"}})
+    write_model(tmp_path, "SFT/ogpsa", OGPSA)
+    analysis = analysis_of(tmp_path)
+    found = [remark for remark in remarks(analysis) if "compared all the same" in remark]
+    assert len(found) == 2
+    assert found[0].startswith("The settings of MMLU in the suite are not the same for all models: ")
+    assert "(base, SFT/ogpsa); feedc0de (SFT/naive)." in found[0]
+    assert found[1].startswith("The models were not asked the same rows of HHH: ") and "abad1dea (SFT/n" in found[1]
+    ogpsa = next(result for result in analysis.results if result.model.method == "ogpsa")
+    assert {"MMLU", "HHH"} <= set(ogpsa.versus.benchmarks)
+
+
+def test_tables_say_how_models_were_asked_and_where_rows_come_from(tmp_path):
+    write_model(tmp_path, "base", BASE, asked={"system": SYSTEM})
+    write_model(tmp_path, "SFT/naive", NAIVE, of={"MMLU": {"origins": ["files of MMLU", "cais/mmlu at 1a2b"]}})
+    analysis = analysis_of(tmp_path)
+    row = rows_of(models_table(analysis))["Base", "Base"]
+    assert row["system message"] == SYSTEM[:59] + "…" and row["temperature"] == "0.0"
+    assert row["chat template"] == "true" and row["dtype"] == "auto"
+    measured = rows_of(benchmarks_table(analysis))
+    assert measured["MMLU", "MMLU"]["rows from"] == "files of MMLU; cais/mmlu at 1a2b"
+
+
+def test_a_report_on_some_benchmarks(world, tmp_path):
+    words = ["--bootstrap", 100, "--paper", "qwen2_5_7b", "--output", tmp_path]
+    assert report(world, "--benchmarks", "XSTest, MMLU,XSTest-safe", *words) == 0
+    (family,) = json.loads((tmp_path / "report.json").read_text())["families"]
+    assert [entry["name"] for entry in family["benchmarks"]] == ["XSTest", "MMLU", "XSTest-safe"]
+    ogpsa = next(model for model in family["models"] if model["name"] == "SFT/ogpsa")
+    assert ogpsa["general"]["value"] == ogpsa["benchmarks"]["MMLU"]["score"] and ogpsa["general"]["of"] == 1
+    text = (tmp_path / "report.md").read_text()
+    assert "only these are in this report: XSTest, MMLU, XSTest-safe." in text
+    quoted = [line for line in text.splitlines() if "OGPSA (quoted)" in line and line.startswith("| SFT |")]
+    scores = {entry.name: entry for entry in paper_models("qwen2_5_7b")}["SFT/ogpsa"].scores("safety", "general")
+    assert (
+        f"| {scores['XSTest']:.2f} | {scores['MMLU']:.2f} | {scores['XSTest']:.2f} | {scores['MMLU']:.2f} |"
+        in quoted[0]
+    )
+    report(world, "--benchmarks", "XSTest-safe", *words)  # of which the paper has nothing
+    quoted = [line for line in (tmp_path / "report.md").read_text().splitlines() if "OGPSA (quoted)" in line]
+    assert quoted and not any(character.isdigit() for character in "".join(quoted))
+    with pytest.raises(OGPSAError, match=r"--benchmarks MMLO: no model was evaluated on it\. There are .*MMLU"):
+        report(world, "--benchmarks", "MMLU,MMLO", *words)
+    with pytest.raises(OGPSAError, match="leave --benchmarks out"):
+        report("paper", "--benchmarks", "MMLU")
+
+
+def test_a_naive_model_alone_is_no_missing_naive_model(tmp_path):
+    write_model(tmp_path, "base", BASE)
+    write_model(tmp_path, "SFT/naive", NAIVE)
+    write_model(tmp_path, "DPO/ogpsa", OGPSA)
+    missing = [remark for remark in remarks(analysis_of(tmp_path)) if "no naive model" in remark]
+    assert len(missing) == 1 and missing[0].startswith("Pipeline DPO:")
+    missing = [remark for remark in remarks(analysis_of(tmp_path, naive="DPO/ogpsa")) if "no naive model" in remark]
+    assert len(missing) == 1 and missing[0].startswith("Pipeline SFT:")
+
+
+def test_numbers_in_names_are_in_order():
+    names = [
+        "SFT/K_never",
+        "SFT/K10",
+        "SFT/K2",
+        "SFT/ogpsa",
+        "SFT/naive",
+        "SFT",
+        "X/rows50",
+        "DPO/rows100",
+        "DPO/rows50",
+    ]
+    expected = [
+        "SFT/naive",
+        "SFT/ogpsa",
+        "SFT/K2",
+        "SFT/K10",
+        "SFT/K_never",
+        "DPO/rows50",
+        "DPO/rows100",
+        "SFT",
+        "X/rows50",
+    ]
+    assert [model.name for model in in_order([Model(name, "", {}) for name in names])] == expected
 
 
 def test_a_limit_is_said(tmp_path):

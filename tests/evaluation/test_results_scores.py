@@ -71,6 +71,8 @@ EDITS = {
     "Cannot read": lambda c: c["benchmarks"]["MMLU"].update(items="nowhere.jsonl"),
     "benchmarks.MMLU is not an object": lambda c: c["benchmarks"].update(MMLU=3),
     "benchmarks.MMLU.gap": lambda c: c["benchmarks"]["MMLU"].update(gap=3),
+    "benchmarks.XSTest.rows": lambda c: c["benchmarks"]["XSTest"].update(rows=3),
+    "benchmarks.XSTest.origins": lambda c: c["benchmarks"]["XSTest"].update(origins="hub"),
     "benchmarks.XSTest.details": lambda c: c["benchmarks"]["XSTest"].update(details=[1]),
     "benchmarks.XSTest.details.full": lambda c: c["benchmarks"]["XSTest"].update(details={"full": "all"}),
 }

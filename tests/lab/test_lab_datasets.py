@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -62,6 +64,53 @@ def test_a_model_folder_is_replaced_whole_or_not_at_all(tmp_path):
         (temporary / "config.json").write_text("half")
         raise RuntimeError
     assert (folder / "config.json").read_text() == "new" and os.listdir(folder.parent) == ["base"]
+
+
+@pytest.fixture
+def gone():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def model(folder, content):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["base", "base-0.5b"])
+def test_what_a_killed_process_has_left_of_a_model_is_removed(tmp_path, gone, name):
+    folder = model(tmp_path / name, "old")
+    stem, suffix = folder.stem, folder.suffix
+    for process in (gone, os.getppid(), os.getpid()):
+        model(tmp_path / f".{stem}.{process}.tmp{suffix}", "half")
+        model(tmp_path / f".{stem}{'' if suffix else '-old'}.{process}.tmp{suffix and suffix + '-old'}", "older")
+    others = {"other", f".other.{gone}.tmp", f".{name}.x.tmp"}
+    for other in others:
+        model(tmp_path / other, "of others")
+    with replaced_model_folder(folder) as temporary:
+        (temporary / "config.json").write_text("new")
+    assert (folder / "config.json").read_text() == "new"
+    of_parent = {entry for entry in os.listdir(tmp_path) if f".{os.getppid()}.tmp" in entry}
+    assert len(of_parent) == 2, "a process that lives may still need it"
+    assert set(os.listdir(tmp_path)) == {name, *others, *of_parent}
+
+
+def test_a_model_that_a_kill_between_two_renames_has_moved_aside_comes_back(tmp_path, gone):
+    model(tmp_path / f".base-old.{gone}.tmp", "old")
+    model(tmp_path / f".base.{gone}.tmp", "new")
+    with pytest.raises(RuntimeError), replaced_model_folder(tmp_path / "base"):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["base"] and (tmp_path / "base" / "config.json").read_text() == "old"
+
+
+def test_half_a_model_does_not_come_back(tmp_path, gone):
+    (tmp_path / f".base-old.{gone}.tmp").mkdir()
+    with pytest.raises(RuntimeError), replaced_model_folder(tmp_path / "base"):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_is_no_model_is_not_replaced(tmp_path):

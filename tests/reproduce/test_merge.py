@@ -76,6 +76,8 @@ def test_shards_of_any_number(tmp_path, shards):
     }
     assert json.loads((tmp_path / "out" / "ogpsa_merge.json").read_text())["weight"] == 0.25
     assert not list(tmp_path.glob(".*"))
+    assert merge(base_path, tmp_path / "aligned", tmp_path / "out", 1.0) == 3  # a result of its own is replaced
+    assert torch.equal(load(tmp_path / "out")["model.norm"], aligned["model.norm"])
 
 
 def test_an_output_layer_that_is_tied_and_saved_in_one_model_only(tmp_path):
@@ -116,6 +118,28 @@ def test_models_that_do_not_fit_are_refused(tmp_path, content, message):
     with pytest.raises(OGPSAError, match=message):
         merge(base, tmp_path / "aligned", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aligned", "base"]
+
+
+@pytest.mark.parametrize("inside", ["base", "aligned"])
+def test_a_folder_with_one_of_the_models_in_it_is_not_replaced(tmp_path, inside):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    (tmp_path / "run" / "ogpsa_merge.json").touch()
+    folders = {name: tmp_path / ("run" if name == inside else "") / name for name in ("base", "aligned")}
+    for seed, folder in enumerate(folders.values()):
+        save(folder, tensors(seed))
+    with pytest.raises(OGPSAError, match="run holds one of the two models"):
+        merge(str(folders["base"]), folders["aligned"], tmp_path / "aligned" / ".." / "run")
+    assert all((folder / "model.safetensors").exists() for folder in folders.values())
+
+
+def test_a_model_that_was_not_merged_is_not_replaced(tmp_path):
+    base = save(tmp_path / "base", tensors(0))
+    save(tmp_path / "aligned", tensors(1))
+    save(tmp_path / "trained", tensors(2))
+    with pytest.raises(OGPSAError, match=r"trained holds a model that .* Choose another --output, or remove it"):
+        merge(base, tmp_path / "aligned", tmp_path / "trained")
+    assert torch.equal(load(tmp_path / "trained")["model.norm"], tensors(2)["model.norm"])
 
 
 def test_what_is_no_model_is_refused(tmp_path):

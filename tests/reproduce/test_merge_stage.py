@@ -118,6 +118,14 @@ def test_a_merge_that_fails_says_why_and_is_tried_again(merging, capsys):
     assert merging.record("merged")["status"] == "failed" and merging.runs("1_sft.log") == 1
 
 
+@pytest.mark.parametrize("key", ["save_strategy", "eval_strategy", "logging_strategy"])
+def test_no_is_a_word_for_a_strategy(project, key):  # noqa: F811
+    """YAML reads it as false, which LLaMA-Factory takes for no strategy at all."""
+    (project.root / "sft.yaml").write_text(f"stage: sft\n{key}: no\nbf16: no\n")
+    sft, dpo = project.configs(f"dpo.{key}=no")
+    assert (sft[key], dpo[key], sft["bf16"]) == ("no", "no", False)
+
+
 def test_pipelines_that_share_a_directory_train_nothing_twice(project, capsys):  # noqa: F811
     both = project.content["stages"]
     project.content["stages"] = both[:1]

@@ -12,21 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from ogpsa_factory.lab.build import build_world
-
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_three_rows_and_a_kill(tmp_path):
+    from ogpsa_factory.lab.build import build_world  # takes seconds, which the fast tests of this folder need not wait
+
     for name in ("examples", "evaluation"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data" / "dataset_info.json", tmp_path / "data")
-    build_world(tmp_path / "saves" / "mini" / "base", tmp_path / "data", steps=2, scale=0.05)
+    # An untaught model: what counts is that all of it runs. It says something, as silence cannot be judged.
+    build_world(tmp_path / "saves" / "mini" / "base", tmp_path / "data", steps=50, scale=0.05)
     rows = ["--rows", "SFT/naive,SFT/merged,SFT/ogpsa"]
-    short = ["max_steps=3", "per_device_train_batch_size=4"]  # an untaught model: what counts is that all of it runs
+    short = ["max_steps=3", "per_device_train_batch_size=4"]
     command = [sys.executable, "-m", "ogpsa_factory.cli", "reproduce", "table1", *short, "--scale", "mini", *rows]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = tmp_path / "saves" / "reproduce" / "mini"
@@ -43,13 +44,13 @@ def test_three_rows_and_a_kill(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (run / "naive" / "sft" / "model.safetensors").stat().st_mtime_ns == trained, "nothing is trained twice"
-    results = tmp_path / "results" / "reproduce" / "table1" / "mini"
-    with (results / "report" / "table1.csv").open(newline="") as file:
+    results = tmp_path / "results" / "reproduce" / "mini"
+    with (results / "table1" / "table1.csv").open(newline="") as file:
         found = {(row["model"], row["benchmark"]) for row in csv.DictReader(file)}
     models = {"base", "SFT/naive", "SFT/merged", "SFT/ogpsa"}
     benchmarks = {"Harmful", "Recall", "Look-alikes", "mean:safety", "mean:general"}
     assert {(model, benchmark) for model in models for benchmark in benchmarks} <= found
     for name in ("report.html", "report.md", "report.json", "figure2.png"):
-        assert (results / "report" / name).stat().st_size > 1000
+        assert (results / "table1" / name).stat().st_size > 1000
     scores = json.loads((results / "evaluation" / "SFT" / "ogpsa" / "scores.json").read_text())
     assert scores["benchmarks"]["Harmful"]["judge"] == "keywords"

@@ -12,6 +12,7 @@ import yaml
 from ogpsa_factory import OGPSAError
 from ogpsa_factory.cli import main
 from ogpsa_factory.pipeline.chain import Stage
+from ogpsa_factory.pipeline.state import RunDirectory
 from ogpsa_factory.reproduce import cli, data, evaluation, hardware, models
 from ogpsa_factory.reproduce.cost import cost_of
 from ogpsa_factory.reproduce.memory import memory_of
@@ -125,6 +126,8 @@ def test_operations_by_hand(place):
         ({"save_strategy": "epoch", "save_total_limit": 1}, 1),
         ({"save_strategy": "no"}, 0),
         ({"save_strategy": "steps", "save_steps": 2}, 4),
+        ({"save_strategy": "steps", "save_steps": 0.3}, 3),
+        ({"save_strategy": "epoch", "save_total_limit": 0}, 3),
     ],
 )
 def test_checkpoints(place, words, kept):
@@ -200,9 +203,7 @@ def test_missing_sets_are_named_with_the_commands_that_make_them(place):
     }
     mini = [each for each, _ in read_table(FOLDER, "table1", "mini").runs().values()]
     assert set(data.missing(mini).values()) == {"ogpsa lab build"}  # registered, but their files are not there
-    general = [
-        each for each, _ in read_table(FOLDER, "table3", "llama3_1_8b", ["DPO/general_data_10k"]).runs().values()
-    ]
+    general = [each for each, _ in read_table(FOLDER, "table3", "llama3_1_8b", ["DPO/general_data"]).runs().values()]
     assert data.missing(general)["ultrafeedback_general_dpo"] == "ogpsa data build general"
     assert data.missing([stage(dataset="mine")]) == {"mine": "ogpsa data add FILE --name mine"}
 
@@ -276,18 +277,73 @@ def test_every_table_has_a_plan(place, capsys, number, scale):
 
 
 def test_a_finished_run_is_said_to_be(place, capsys):
-    run_dir = place / "saves" / "reproduce" / "qwen2_5_7b" / "naive"
-    run_dir.mkdir(parents=True)
-    (run_dir / "pipeline.json").write_text(json.dumps({"stages": {"sft": {"status": "finished"}}}))
-    assert run("table1", "--plan", "--rows", "SFT/naive,SFT/ogpsa") == 0
+    (stage, _), _ = read_table(FOLDER, "table1", "qwen2_5_7b", ["SFT/naive", "SFT/ogpsa"]).runs().values()
+    stage.output.mkdir(parents=True)
+    (stage.output.parent / "pipeline.json").write_text('{"stages": {}}')
+    directory = RunDirectory(stage.output.parent)
+    directory.record_start(stage)
+    directory.record(stage, status="finished")
+    words = ["table1", "--plan", "--rows", "SFT/naive,SFT/ogpsa"]
+    assert run(*words) == 0
     out = capsys.readouterr().out
-    assert "naive/sft (finished)" in out and "of them still to be done" in out
+    assert "naive/sft (finished)" in out and "of them still to be done" in out and "refused" not in out
+
+    assert run("table1", "sft.seed=43", *words[1:]) == 0
+    out = capsys.readouterr().out
+    assert "(finished)" not in out and "of them still to be done" not in out
+    (warning,) = [line for line in out.splitlines() if "refused" in line]
+    assert warning.startswith("Warning: saves/reproduce/qwen2_5_7b/naive/sft will be refused, and nothing will be")
+    assert "seed was 42 and is 43" in warning and "--runs DIR" in warning
+
+    assert run("table1", "sft.seed=43", *words[1:], "--runs", "saves/seed43") == 0
+    out = capsys.readouterr().out
+    assert "refused" not in out and "saves/seed43/qwen2_5_7b/naive/sft " in out
+
+
+def test_a_plan_says_that_it_counts_the_whole_suite(place, capsys):
+    words = ["table1", "--plan", "--rows", "SFT/naive"]
+    for more, said in (
+        (["--suite", "quick"], "--suite quick"),
+        (["--evaluate", "--limit", "5", "--benchmarks=MMLU"], "--limit, --benchmarks"),
+        (["--suite", "paper"], None),
+        (["--evaluate", "--dtype", "float32"], None),
+    ):
+        assert run(*words, *more) == 0
+        out = capsys.readouterr().out
+        assert ("of the whole suite `paper`" in out) == bool(said)
+        assert not said or f"they know nothing of {said}." in out
+    assert run(*words, "--scale", "mini", "--suite", "mine.yaml") == 0
+    assert "Evaluation: by the suite mine.yaml." in capsys.readouterr().out
+
+
+ODD = {
+    "num_train_epochs": ["abc", "0", "-1", "inf", "true"],
+    "per_device_train_batch_size": ["0", "x", "1.5"],
+    "gradient_accumulation_steps": ["0", "[1]"],
+    "max_steps": ["many", "0.5"],
+    "cutoff_len": ["0", "long"],
+    "save_steps": ["0", "x"],
+    "save_total_limit": ["few"],
+    "ogpsa_refresh_steps": ["0", "never"],
+    "ogpsa_reference_samples": ["0", "all"],
+    "ogpsa_rank": ["0", "x"],
+    "lora_rank": ["0", "x"],
+}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_an_odd_number_is_named(place, key):
+    more = {"save_steps": ["save_strategy=steps", "max_steps=5"], "lora_rank": ["finetuning_type=lora"]}.get(key, [])
+    for value in ODD[key]:
+        with pytest.raises(OGPSAError) as error:
+            run("table1", f"{key}={value}", *more, "--plan", "--rows", "SFT/ogpsa")
+        assert key in str(error.value) and str(yaml.safe_load(value)) in str(error.value)
 
 
 def test_what_cannot_be_asked(place):
     with pytest.raises(OGPSAError, match="the miniature world has one model"):
         run("table1", "--scale", "mini", "--model", "qwen2_5_7b")
-    with pytest.raises(OGPSAError, match=r"Cannot read nowhere/tables\.yaml"):
+    with pytest.raises(OGPSAError, match=r"Cannot read nowhere/tables\.yaml.* a clone of the repository, .* --files"):
         run("table1", "--plan", "--files", "nowhere")
 
 

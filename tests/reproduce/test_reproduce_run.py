@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ogpsa_factory import OGPSAError
+from ogpsa_factory.pipeline.state import RunDirectory
 from ogpsa_factory.reproduce import cli, running
+from ogpsa_factory.reproduce.tables import read_table
 
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,26 +46,30 @@ def run(*words):
 
 def test_rows_then_one_evaluation_then_one_report(commands, capsys):
     assert run("table1", "seed=7", "--scale", "mini", "--rows", "SFT/merged,SFT-DPO/lora") == 0
-    merged, lora, evaluate, report = commands
+    first, merged, lora, evaluate, report = commands
     assert merged == ["pipeline", "examples/yaml/reproduce/mini/sft_merged.yaml", "seed=7"]
     assert lora == ["pipeline", "examples/yaml/reproduce/mini/sft_dpo_lora.yaml", "seed=7"]
-    output = "results/reproduce/table1/mini"
+    output = "results/reproduce/mini"
     models = [
         "base=saves/mini/base",
         f"SFT/merged={HOME}/naive/merged_sft",
         f"SFT-DPO/lora=saves/mini/base+{HOME}/lora/sft+{HOME}/lora/dpo",
     ]
-    options = ["--output", f"{output}/evaluation", "--suite", "mini", "--judge", "keywords"]
-    assert evaluate == ["evaluate", *models, *options]
-    assert report == ["report", f"{output}/evaluation", "--output", f"{output}/report"]
-    assert f"{output}/report" in capsys.readouterr().out
+    options = ["--suite", "mini", "--judge", "keywords"]
+    assert first == ["evaluate", "--dry-run", *options]
+    assert evaluate == ["evaluate", *models, "--output", f"{output}/evaluation", *options]
+    folders = [f"{output}/evaluation/{name}" for name in ("base", "SFT/merged", "SFT-DPO/lora")]
+    assert report == ["report", *folders, "--output", f"{output}/table1"]
+    assert f"{output}/table1" in capsys.readouterr().out
 
 
 def test_overrides_of_a_row_reach_its_pipeline(commands):
-    run("table8", "--scale", "mini", "--rows", "SFT/30")
+    run("table8", "--scale", "mini", "--rows", "SFT/K30")
     place = f"output_dir={HOME}/ogpsa_sft_k30"
-    assert commands[0][2:] == ["ogpsa_refresh_steps=30", place]
-    assert "--benchmarks" not in commands[1]  # those of the paper's suite are not the miniature world's
+    assert commands[1][2:] == ["ogpsa_refresh_steps=30", place]
+    assert not any(
+        "--benchmarks" in words for words in commands
+    )  # those of the paper's suite are not the miniature world's
 
 
 def test_options_of_the_evaluation(commands, tmp_path):
@@ -73,11 +79,11 @@ def test_options_of_the_evaluation(commands, tmp_path):
         (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(registry))
     judge = ["--judge", "endpoint", "--judge-url", "http://x/v1", "--judge-model", "m", "--backend", "vllm"]
     more = ["--skip-missing", "--data", "d", "--output", "there", "--evaluate", "--limit", "5", "--plan"]
-    assert run("table4", "--rows", "DPO/5", *judge, *more) == 0
-    words = commands[1][1:]
+    assert run("table4", "--rows", "DPO/K5", *judge, *more) == 0
+    words = commands[2][1:]
     assert words[:4] == [
         "base=Qwen/Qwen2.5-7B-Instruct",
-        "DPO/5=saves/reproduce/qwen2_5_7b/ogpsa_dpo/dpo",
+        "DPO/K5=saves/reproduce/qwen2_5_7b/ogpsa_dpo/dpo",
         "--output",
         "there/evaluation",
     ]
@@ -85,12 +91,68 @@ def test_options_of_the_evaluation(commands, tmp_path):
     shown = ["--benchmarks", "Stereotype,StrongReject,SimpleQA,MMLU,IFEval,HHH"]
     rest = ["--data", "d", "--skip-missing", "--limit", "5", "--plan"]
     assert words[4:] == ["--suite", "paper", *shown, *given, *rest]
+    assert commands[3] == [
+        "report",
+        "there/evaluation/base",
+        "there/evaluation/DPO/K5",
+        *shown,
+        "--output",
+        "there/table4",
+    ]
+    run("table4", "--rows", "DPO/K5", "--evaluate", "--benchmarks=MMLU", "--limit", "5")
+    assert commands[-1][-4:-2] == ["--benchmarks", "MMLU"]
+    run("table4", "--rows", "DPO/K5", "--suite", "quick")
+    assert "--benchmarks" not in commands[-1]
+
+
+def test_families_are_evaluated_and_reported_apart(commands, monkeypatch):
+    monkeypatch.setattr(running, "refuse_missing", lambda stages: None)
+    assert run("table5", "--rows", "SFT/naive", "--output", "there") == 0
+    evaluations, reports = ([words for words in commands if words[0] == what] for what in ("evaluate", "report"))
+    for size, words, shown in zip(("0.5B", "3B"), evaluations[1:], reports, strict=True):
+        home = f"saves/reproduce/qwen2_5_{size.lower().replace('.', '_')}_instruct/naive/sft"
+        models = [f"base=Qwen/Qwen2.5-{size}-Instruct", f"SFT/naive={home}"]
+        assert words[1:5] == [*models, "--output", f"there/{size}/evaluation"]
+        assert shown[1:3] == [f"there/{size}/evaluation/base", f"there/{size}/evaluation/SFT/naive"]
+        assert shown[-2:] == ["--output", f"there/{size}/table5"]
+
+
+def finish(table, *names):
+    """Record the runs of some rows as finished."""
+    for row in read_table(Path("examples/yaml/reproduce"), table, "mini", names).rows:
+        for stage in row.stages:
+            stage.output.parent.mkdir(parents=True, exist_ok=True)
+            directory = RunDirectory(stage.output.parent)
+            directory.record_start(stage)
+            directory.record(stage, status="finished")
+            stage.output.mkdir()
+
+
+def test_a_run_with_other_arguments_is_refused_before_anything_starts(commands):
+    finish("table1", "SFT/naive")
+    words = ["table1", "--scale", "mini", "--rows", "SFT/naive,SFT/lora"]
+    assert run(*words) == 0
+    commands.clear()
+    with pytest.raises(OGPSAError) as error:
+        run("table1", "seed=43", "report_to=a,b c", *words[1:])
+    message = str(error.value)
+    assert f"Nothing was started: {HOME}/naive/sft cannot go on. Stage sft is finished with other" in message
+    assert "seed was 42 and is 43" in message
+    assert "choose --runs DIR, and --output DIR, for a second run of the table" in message
+    file = "examples/yaml/reproduce/mini/sft_naive.yaml"
+    assert f"ogpsa pipeline {file} seed=43 'report_to=a,b c' --restart sft" in message
+    assert commands == []
+    assert run("table1", "seed=43", *words[1:], "--runs", "saves/seed43", "--output", "results/seed43") == 0
+    assert commands[1][2:] == ["seed=43", "output_dir=saves/seed43/mini/naive"]
+    assert "SFT/naive=saves/seed43/mini/naive/sft" in commands[3]
+    with pytest.raises(OGPSAError, match="--runs needs --output"):
+        run(*words, "--runs", "saves/seed43")
 
 
 def test_the_miniature_world_is_built_where_it_is_missing(commands, tmp_path):
     (tmp_path / "saves" / "mini" / "base").rmdir()
     run("table1", "--scale", "mini", "--rows", "SFT/naive")
-    assert commands[0] == ["lab", "build"] and commands[1][0] == "pipeline"
+    assert [words[0] for words in commands] == ["lab", "evaluate", "pipeline", "evaluate", "report"]
 
 
 def test_missing_sets_are_refused_before_anything_starts(commands):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _TAKEN_NAMES = ("configs", "logs")  # folders of ours in the run directory, where every stage has one of its own name
 _FILE_KEYS = ("output_dir", "common", "stages")
 _STAGE_KEYS = ("name", "file", "config", "merge")
+_STRATEGIES = ("save_strategy", "eval_strategy", "logging_strategy")  # whose values are words, "no" among them
 
 
 @dataclass
@@ -41,7 +44,11 @@ class Layers:
             The stage's arguments.
         """
         layers = ({"do_train": True}, self.common, self.file, self.config, self.everywhere, self.named)
-        return _container(OmegaConf.merge(*(OmegaConf.create(layer) for layer in layers)))
+        config = _container(OmegaConf.merge(*(OmegaConf.create(layer) for layer in layers if layer)))
+        for key in _STRATEGIES:
+            if config.get(key) is False:  # YAML reads the word `no` as false, which is no strategy
+                config[key] = "no"
+        return config
 
     def explicit(self, key: str) -> bool:
         """Whether an argument was written for this stage of this pipeline, so that chaining has to respect it."""
@@ -118,8 +125,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = OmegaConf.create(json.loads(text) if path.suffix == ".json" else text)
-        return _mapping(OmegaConf.to_container(content), str(path))
+        return copy.deepcopy(_mapping(_parsed(text, path.suffix == ".json"), str(path)))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise OGPSAError(f"{path}{line}: not valid YAML: {error.problem}.") from None
@@ -131,6 +137,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise OGPSAError(f"{path} must be a mapping of names to values.") from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise OGPSAError(f"Cannot read {path}: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, is_json: bool) -> Any:
+    """What a file says; kept, as the pipelines of a table read the same few files again and again."""
+    return OmegaConf.to_container(OmegaConf.create(json.loads(text) if is_json else text))
 
 
 def _read_stage(file: Path, number: int, stage: Any, common: dict[str, Any]) -> Layers:

@@ -10,6 +10,7 @@ from ..errors import OGPSAError
 
 _FOLDER = Path("examples") / "yaml" / "reproduce"
 _MODEL = "qwen2_5_7b"
+_BENCHMARKS = "--benchmarks"  # of `ogpsa evaluate` and `ogpsa report`
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +42,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--rows", metavar="A,B", help="these rows only; those that are not trained, as base, are always there"
     )
     parser.add_argument("--files", type=Path, default=_FOLDER, help="folder of tables.yaml (%(default)s)")
-    parser.add_argument("--output", type=Path, help="of evaluation and report (results/reproduce/TABLE/MODEL)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="of all runs: another one for a second run of a table (saves/reproduce)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="of evaluation and reports (results/reproduce/MODEL)"
+    )
     _add_evaluation(parser)
     hardware = parser.add_argument_group("what --plan counts with")
     hardware.add_argument("--gpus", type=int, metavar="N", help="their number (those of this machine, or 8)")
@@ -91,12 +100,15 @@ def run(args: argparse.Namespace) -> int:
 
     model = MINI if mini else (args.model or _MODEL)
     rows = [word.strip() for word in (args.rows or "").split(",") if word.strip()]
-    table = read_table(args.files, args.table, model, rows, args.overrides)
+    table = read_table(args.files, args.table, model, rows, args.overrides, args.runs)
     if not args.plan:
         from .running import run_table
 
-        output = args.output or Path("results") / "reproduce" / args.table / model
-        return run_table(table, output, _evaluate_options(args, mini, table.benchmarks), mini)
+        if args.runs and not args.output:
+            raise OGPSAError("--runs needs --output DIR as well: the results of the other runs would be replaced.")
+        output = args.output or Path("results") / "reproduce" / model
+        shown = _benchmarks(args, mini, table.benchmarks)
+        return run_table(table, output, _evaluate_options(args, mini, table.benchmarks), shown, mini)
 
     from transformers.utils import logging
 
@@ -106,15 +118,31 @@ def run(args: argparse.Namespace) -> int:
 
     logging.set_verbosity_error()
     plan = make_plan(table, choose(args.gpu, args.gpus), args.mfu, mini)
-    for line in lines_of(plan, tuple(args.price) if args.price else None):
+    for line in lines_of(plan, tuple(args.price) if args.price else None, args.suite, _narrowed(args)):
         print(line)
     return 0
+
+
+def _narrowed(args: argparse.Namespace) -> list[str]:
+    """What was asked of the evaluation that changes what it takes, and that no plan counts with."""
+    given = [word.partition("=")[0] for word in args.evaluate]
+    other = [f"--suite {args.suite}"] if args.suite not in (None, args.scale) else []
+    return other + [word for word in given if word in ("--limit", _BENCHMARKS, "--suite")]
+
+
+def _benchmarks(args: argparse.Namespace, mini: bool, of_table: tuple[str, ...]) -> list[str]:
+    """What the report shows: the benchmarks that the user asks for, or the table's where the suite is the paper's."""
+    words = [part for word in args.evaluate for part in word.split("=", 1)]
+    if _BENCHMARKS in words[:-1]:
+        asked = words[len(words) - words[::-1].index(_BENCHMARKS)]
+        return [word.strip() for word in asked.split(",") if word.strip()]
+    return [] if mini or args.suite else list(of_table)
 
 
 def _evaluate_options(args: argparse.Namespace, mini: bool, benchmarks: tuple[str, ...]) -> list[str]:
     given = {
         "--suite": args.suite or args.scale,
-        "--benchmarks": None if mini or args.suite else ",".join(benchmarks),
+        _BENCHMARKS: None if mini or args.suite else ",".join(benchmarks),
         "--backend": args.backend,
         "--judge": args.judge or ("keywords" if mini else None),
         "--judge-url": args.judge_url,

@@ -22,6 +22,7 @@ from ..errors import OGPSAError
 from ..pipeline.chain import Stage
 from . import data
 from .models import Counts, count, parameters_of
+from .values import number, whole
 
 
 _FORWARD, _BACKWARD = 2, 4
@@ -81,7 +82,7 @@ def cost_of(stage: Stage, model: str, gpus: int) -> Cost:
         size = _WEIGHT_BYTES * counts_of(config, model).total
         return Cost(0, 0, 0, 0, 0, 0.0, 0.0, size, 0.0)
     counts = counts_of(config, model)
-    folder, cutoff = Path(str(config.get("dataset_dir", "data"))), int(config.get("cutoff_len", 2048))
+    folder, cutoff = Path(str(config.get("dataset_dir", "data"))), whole(config, "cutoff_len", 2048)
     sizes = [data.size_of(folder, name, cutoff) for name in data.sets_of(stage)]
     references = [data.size_of(folder, name, cutoff) for name in data.references_of(stage)]
     rows = sum(size.rows for size in sizes)
@@ -89,12 +90,12 @@ def cost_of(stage: Stage, model: str, gpus: int) -> Cost:
         raise OGPSAError(f"Stage {stage.name} names no data set to train on: set its dataset.")
     tokens = sum(size.rows * (size.first + size.second) for size in sizes) / rows  # of a row
     batch, steps = _steps(config, rows, 1 if config.get("use_cpu") else gpus)
-    refreshes = math.ceil(steps / int(config.get("ogpsa_refresh_steps", steps))) if references else 0
-    asked = int(config.get("ogpsa_reference_samples", 200))
+    refreshes = math.ceil(steps / whole(config, "ogpsa_refresh_steps", steps)) if references else 0
+    asked = whole(config, "ogpsa_reference_samples", 200)
     taken = [(min(asked, size.rows), size.first) for size in references]
     per_token = _FORWARD + _BACKWARD if counts.trained == counts.total else _BACKWARD
     compared = "dpo" in str(config.get("stage")) and config.get("pref_loss") not in _WITHOUT_REFERENCE
-    read = steps * batch if int(config.get("max_steps", -1)) > 0 else rows * _epochs(config)
+    read = steps * batch if _longest(config) > 0 else rows * _epochs(config)
     return Cost(
         batch,
         steps,
@@ -104,7 +105,7 @@ def cost_of(stage: Stage, model: str, gpus: int) -> Cost:
         counts.total * read * tokens * (per_token + (_FORWARD if compared else 0)),
         counts.total * refreshes * sum(count * first for count, first in taken) * per_token,
         _WEIGHT_BYTES * (counts.total if per_token == 6 else counts.trained),
-        _checkpoints(config, steps) * _checkpoint_bytes(counts, len(references) * int(config.get("ogpsa_rank", 1))),
+        _checkpoints(config, steps) * _checkpoint_bytes(counts, len(references) * whole(config, "ogpsa_rank", 1)),
     )
 
 
@@ -119,32 +120,43 @@ def counts_of(config: dict[str, Any], model: str) -> Counts:
         The numbers.
     """
     method = str(config.get("finetuning_type", "lora"))
-    rank, targets = int(config.get("lora_rank", 8)), str(config.get("lora_target", "all"))
+    rank, targets = whole(config, "lora_rank", 8), str(config.get("lora_target", "all"))
     return count(parameters_of(model, method, rank, targets))
 
 
 def _steps(config: dict[str, Any], rows: int, gpus: int) -> tuple[int, int]:
     """Batch and optimizer steps, as the Trainer counts them."""
-    accumulated = int(config.get("gradient_accumulation_steps", 1))
-    micro = int(config.get("per_device_train_batch_size", 8)) * gpus
-    longest = int(config.get("max_steps", -1))
+    accumulated = whole(config, "gradient_accumulation_steps", 1)
+    micro = whole(config, "per_device_train_batch_size", 8) * gpus
+    longest = _longest(config)
     if longest > 0:
         return micro * accumulated, longest
     per_epoch = max(1, math.ceil(math.ceil(rows / micro) / accumulated))
     return micro * accumulated, math.ceil(per_epoch * _epochs(config))
 
 
+def _longest(config: dict[str, Any]) -> int:
+    """The limit of optimizer steps; below 1 where there is none."""
+    return whole(config, "max_steps", -1, least=None)
+
+
 def _epochs(config: dict[str, Any]) -> float:
-    return float(config.get("num_train_epochs", 3.0))
+    return number(config, "num_train_epochs", 3.0)
 
 
 def _checkpoints(config: dict[str, Any], steps: int) -> int:
     strategy = str(config.get("save_strategy", "steps"))
-    if strategy in ("no", "False"):
+    if strategy == "no":
         return 0
-    made = math.ceil(_epochs(config)) if strategy == "epoch" else steps // int(config.get("save_steps", 500))
-    limit = config.get("save_total_limit")
-    return made if limit is None else min(made, int(limit))
+    made = math.ceil(_epochs(config)) if strategy == "epoch" else steps // _period(config, steps)
+    limit = made if config.get("save_total_limit") is None else whole(config, "save_total_limit", made, least=None)
+    return min(made, limit) if limit > 0 else made  # the Trainer keeps all where the limit is not above 0
+
+
+def _period(config: dict[str, Any], steps: int) -> int:
+    """Steps between checkpoints; below 1, `save_steps` is a share of all steps."""
+    every = number(config, "save_steps", 500)
+    return math.ceil(every * steps) if every < 1 else int(every)
 
 
 def _checkpoint_bytes(counts: Counts, directions: int) -> float:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..errors import OGPSAError
 from ..pipeline.chain import Stage
-from ..pipeline.state import RunDirectory
 from . import data, evaluation
 from .cost import Cost, cost_of, counts_of
 from .hardware import Hardware
 from .memory import memory_of
+from .standing import Standing, standing_of
 from .tables import Row, Table
 
 
@@ -30,7 +30,7 @@ class Run:
         rows: names of the table's rows that need it.
         cost: what it takes.
         memory: bytes on one GPU and the engine; None where no GPU is needed.
-        finished: whether it has been run before.
+        standing: how far it is.
     """
 
     stage: Stage
@@ -38,7 +38,7 @@ class Run:
     rows: tuple[str, ...]
     cost: Cost
     memory: tuple[int, str] | None
-    finished: bool
+    standing: Standing
 
     @property
     def on_gpu(self) -> bool:
@@ -75,7 +75,7 @@ class Plan:
     @property
     def left(self) -> list[Run]:
         """Runs that are still to be done and take a GPU."""
-        return [run for run in self.runs if not run.finished and run.on_gpu]
+        return [run for run in self.runs if not run.standing.finished and run.on_gpu]
 
     @property
     def disk(self) -> tuple[float, float]:
@@ -86,8 +86,15 @@ class Plan:
     def warnings(self) -> Iterator[str]:
         """What will go wrong, or is not as in the paper."""
         gpu = self.hardware.gpu
+        refused = [run for run in self.runs if run.standing.refusal]
+        if refused:
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            yield (
+                f"{refused[0].stage.output}{more} will be refused, and nothing will be started: "
+                f"{refused[0].standing.refusal} Or choose --runs DIR for a second run of the table."
+            )
         for run in self.runs:
-            if run.memory and run.memory[0] > gpu.memory * 1e9 and not run.finished:
+            if run.memory and run.memory[0] > gpu.memory * 1e9 and not run.standing.finished:
                 yield (
                     f"{run.stage.output} does not fit: {run.memory[0] / 1e9:.0f} GB on a GPU of {gpu.memory:g} GB "
                     f"with {run.memory[1]}. Add an engine that divides more, e.g. "
@@ -135,7 +142,7 @@ def make_plan(table: Table, hardware: Hardware, mfu: float, mini: bool) -> Plan:
             tuple(rows),
             cost_of(stage, first[output], hardware.count),
             memory_of(stage, first[output], hardware.count),
-            _finished(stage),
+            standing_of(stage),
         )
         for output, (stage, rows) in table.runs().items()
     )
@@ -150,10 +157,6 @@ def make_plan(table: Table, hardware: Hardware, mfu: float, mini: bool) -> Plan:
 def _parameters(row: Row) -> int:
     model = str(row.stages[0].config["model_name_or_path"]) if row.stages else row.model
     return counts_of({"finetuning_type": "full"}, model).total
-
-
-def _finished(stage: Stage) -> bool:
-    return RunDirectory(stage.output.parent).status(stage) == "finished"
 
 
 def _free(runs: tuple[Run, ...]) -> int | None:

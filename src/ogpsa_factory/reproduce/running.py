@@ -1,4 +1,4 @@
-"""Runs a table: pipelines row by row, then one evaluation of all models, then one report. The same command goes on."""
+"""Runs a table: pipelines row by row, then an evaluation of all models, then a report. The same command goes on."""
 
 from __future__ import annotations
 
@@ -13,35 +13,48 @@ from types import FrameType
 from ..errors import OGPSAError
 from ..lab.cli import DEFAULT_BASE
 from .data import refuse_missing
+from .standing import refuse_changed
 from .tables import Row, Table
 
 
-def run_table(table: Table, output: Path, evaluate: Sequence[str], mini: bool) -> int:
+EVALUATION = "evaluation"  # the folder of what is evaluated, of all tables of a model
+
+
+def run_table(table: Table, output: Path, evaluate: Sequence[str], shown: Sequence[str], mini: bool) -> int:
     """Run what is not finished of a table.
 
     Args:
         table: what to run.
-        output: folder of the evaluation and the report.
+        output: folder of the evaluation, which tables of one model share, and of the report; families have folders of
+            their own in it.
         evaluate: options of `ogpsa evaluate`.
+        shown: benchmarks of the report; none for all that there are.
         mini: whether it is the miniature world, which is built first where it is missing.
 
     Returns:
         0.
 
     Raises:
-        OGPSAError: a data set is missing, or a step has failed; what was finished before stays.
+        OGPSAError: a data set is missing, a run cannot go on, or a step has failed; what was finished before stays.
     """
     if mini and not DEFAULT_BASE.exists():
         _run("The miniature world", ["lab", "build"])
     refuse_missing(stage for stage, _ in table.runs().values())
+    refuse_changed(table)
     _run("The benchmarks, before anything is trained", ["evaluate", "--dry-run", *evaluate])
     for row in table.rows:
         if row.file is not None:
-            _run(f"Row {row.name}", ["pipeline", str(row.file), *row.overrides])
-    scores = output / "evaluation"
-    _run("The evaluation", ["evaluate", *map(_named, table.rows), "--output", str(scores), *evaluate])
-    _run("The report", ["report", str(scores), "--output", str(output / "report")])
-    print(f"{table.title}: {output / 'report'}")
+            _run(f"Row {row.label}", ["pipeline", str(row.file), *row.overrides])
+    only = ["--benchmarks", ",".join(shown)] if shown else []
+    reports = []
+    for family, rows in table.families().items():
+        place, of = output / family, f" of {family}" if family else ""
+        scores, report = place / EVALUATION, place / table.name
+        _run(f"The evaluation{of}", ["evaluate", *map(_named, rows), "--output", str(scores), *evaluate])
+        folders = [str(scores / row.name) for row in rows]
+        _run(f"The report{of}", ["report", *folders, *only, "--output", str(report)])
+        reports.append(str(report))
+    print(f"{table.title}: {', '.join(reports)}")
     return 0
 
 

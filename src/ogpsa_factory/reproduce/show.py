@@ -9,12 +9,19 @@ from .data import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS
 from .plan import Plan, Run
 
 
-def lines_of(plan: Plan, price: tuple[float, float] | None) -> Iterator[str]:
+SUITE = "paper"  # whose benchmarks the plan counts
+
+
+def lines_of(
+    plan: Plan, price: tuple[float, float] | None = None, suite: str | None = None, narrowed: Sequence[str] = ()
+) -> Iterator[str]:
     """Say what a plan holds.
 
     Args:
         plan: which one.
         price: dollars per million tokens that a judge reads and writes; None where they are not given.
+        suite: the one that was asked for; None for that of the table.
+        narrowed: options for the evaluation that were given and that the plan does not count with.
 
     Yields:
         Lines.
@@ -31,7 +38,12 @@ def lines_of(plan: Plan, price: tuple[float, float] | None) -> Iterator[str]:
     yield from _aligned([_HEAD, *(_columns(plan, run) for run in plan.runs)])
     yield ""
     yield from _totals(plan)
-    yield from _evaluation(plan, price)
+    yield from _evaluation(plan, price, suite)
+    if narrowed and plan.evaluation is not None:
+        yield (
+            f"The figures of evaluation and judge are for these benchmarks of the whole suite `{SUITE}`; they know "
+            f"nothing of {', '.join(narrowed)}."
+        )
     yield from _data(plan)
     yield from (f"Warning: {line}" for line in plan.warnings())
 
@@ -50,7 +62,7 @@ _HEAD = (
 
 def _columns(plan: Plan, run: Run) -> tuple[str, ...]:
     cost = run.cost
-    name = f"{run.stage.output}{' (finished)' if run.finished else ''}"
+    name = f"{run.stage.output}{' (finished)' if run.standing.finished else ''}"
     fits = ""
     if run.memory:
         fits = f"{run.memory[0] / 1e9:.1f} {'fits' if run.memory[0] <= plan.hardware.gpu.memory * 1e9 else 'NO'}"
@@ -87,10 +99,11 @@ def _totals(plan: Plan) -> Iterator[str]:
     )
 
 
-def _evaluation(plan: Plan, price: tuple[float, float] | None) -> Iterator[str]:
+def _evaluation(plan: Plan, price: tuple[float, float] | None, suite: str | None) -> Iterator[str]:
     estimate = plan.evaluation
     if estimate is None:
-        yield "Evaluation: by the suite of the miniature world, without GPU and judge."
+        which = f"the suite {suite}" if suite else "the suite of the miniature world, without GPU and judge"
+        yield f"Evaluation: by {which}."
         return
     shown = [name for name in plan.table.benchmarks if name in evaluation.BENCHMARKS] or list(evaluation.BENCHMARKS)
     hours = estimate.hours(plan.hardware.gpu.tflops, plan.mfu)

@@ -15,8 +15,8 @@ from ..pipeline.definition import Definition, read_definition, read_mapping
 
 TABLES_FILE = "tables.yaml"
 MINI = "mini"  # the folder of the miniature world, beside those of the models
-_TABLE_KEYS = ("title", "benchmarks", "models", "scales", "rows")
-_ROW_KEYS = ("pipeline", "overrides", "run", "model", "mini")
+_TABLE_KEYS = ("title", "benchmarks", "models", "scales", "families", "rows")
+_ROW_KEYS = ("pipeline", "overrides", "run", "mini")
 _BASE_OF = "sft_naive"  # the pipeline whose first model is the one that a model's folder is about
 
 
@@ -25,6 +25,7 @@ class Row:
     """One row of a table.
 
     Attributes:
+        family: of models that are compared with each other only, where a table has several.
         name: as the evaluation and the report call it.
         file: its pipeline; None for a model as it is.
         overrides: for the pipeline.
@@ -32,11 +33,17 @@ class Row:
         model: what is evaluated: a model, with its adapters behind it by `+`.
     """
 
+    family: str
     name: str
     file: Path | None
     overrides: tuple[str, ...]
     stages: tuple[Stage, ...]
     model: str
+
+    @property
+    def label(self) -> str:
+        """Its name within the table."""
+        return f"{self.family}/{self.name}" if self.family else self.name
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,10 @@ class Table:
     benchmarks: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    def families(self) -> dict[str, list[Row]]:
+        """The rows by family; "" where the table has none."""
+        return {row.family: [other for other in self.rows if other.family == row.family] for row in self.rows}
+
     def runs(self) -> dict[Path, tuple[Stage, list[str]]]:
         """Every stage that is run, once, by its output folder, with the names of the rows that need it.
 
@@ -67,23 +78,41 @@ class Table:
                 known, rows = found.setdefault(stage.output, (stage, []))
                 if known.config != stage.config:
                     raise OGPSAError(
-                        f"Rows {rows[0]} and {row.name} of {self.name} both write to {stage.output}, with other "
+                        f"Rows {rows[0]} and {row.label} of {self.name} both write to {stage.output}, with other "
                         f"arguments. Give one of them a `run` of its own in {TABLES_FILE}."
                     )
-                rows.append(row.name)
+                rows.append(row.label)
         return found
 
 
-def read_table(folder: Path, name: str, model: str, names: Sequence[str] = (), overrides: Sequence[str] = ()) -> Table:
+@dataclass(frozen=True)
+class _Place:
+    """Where the rows of a family come from and go to."""
+
+    folder: Path  # of the pipelines
+    runs: Path | None  # in the place of the folder that their run directories name
+    family: str = ""
+    model: str | None = None  # what the family starts from; None for what the pipelines name
+
+
+def read_table(
+    folder: Path,
+    name: str,
+    model: str,
+    names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    runs: Path | None = None,
+) -> Table:
     """Read a table and its pipelines.
 
     Args:
         folder: the folder of `tables.yaml` and of the models' folders.
         name: of the table.
         model: name of a model's folder; `mini` is the miniature world.
-        names: of the rows that are wanted; none for all. Rows without a pipeline are always there: others are
-            compared with them.
+        names: of the rows that are wanted, of all families or FAMILY/NAME; none for all. Rows without a pipeline are
+            always there: others are compared with them.
         overrides: of the command line, for all pipelines; NAME.KEY=VALUE for those that have such a stage.
+        runs: the folder of all runs; None for the one that the pipelines name.
 
     Returns:
         The table.
@@ -92,6 +121,11 @@ def read_table(folder: Path, name: str, model: str, names: Sequence[str] = (), o
         OGPSAError: naming the file, the table or the row that is wrong.
     """
     file = folder / TABLES_FILE
+    if not file.is_file():
+        raise OGPSAError(
+            f"Cannot read {file}: there is no such file. Run `ogpsa reproduce` in a clone of the repository, or name "
+            f"the folder that holds {TABLES_FILE} with --files."
+        )
     tables = read_mapping(file)
     if name not in tables:
         raise OGPSAError(f"{file} has no table {name}. {_hint(name, list(tables))}")
@@ -104,17 +138,32 @@ def read_table(folder: Path, name: str, model: str, names: Sequence[str] = (), o
         models = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise OGPSAError(f"{folder / model} does not exist: there is no model {model}. {_hint(model, models)}")
     _check_offered(content, where, model)
-    unknown = [each for each in names if each not in rows]
-    if unknown:
-        raise OGPSAError(f"{where} has no row {unknown[0]}. {_hint(unknown[0], list(rows))}")
     for key, row in rows.items():
         _check(row, _ROW_KEYS, f"{where}, row {key}")
-    wanted = {key: row for key, row in rows.items() if key in names or not names or "pipeline" not in row}
-    read = tuple(_row(folder / model, key, row, overrides, f"{where}, row {key}") for key, row in wanted.items())
+    places = _places(content, folder / model, runs, where)
+    known = [*rows, *(f"{place.family}/{key}" for place in places if place.family for key in rows)]
+    unknown = [each for each in names if each not in known]
+    if unknown:
+        raise OGPSAError(f"{where} has no row {unknown[0]}. {_hint(unknown[0], known)}")
+    read = tuple(
+        _row(place, key, row, overrides, f"{where}, row {key}")
+        for place in places
+        for key, row in rows.items()
+        if not names or "pipeline" not in row or key in names or f"{place.family}/{key}" in names
+    )
     _check_stage_names(read, overrides)
     table = Table(name, str(content.get("title", name)), tuple(content.get("benchmarks") or ()), read)
     table.runs()  # refuses rows that stand in each other's way
     return table
+
+
+def _places(content: dict[str, Any], folder: Path, runs: Path | None, where: str) -> list[_Place]:
+    families = content.get("families")
+    if families is None:
+        return [_Place(folder, runs)]
+    if not isinstance(families, dict) or not families:
+        raise OGPSAError(f"{where}: families must map names to models.")
+    return [_Place(folder, runs, str(family), str(model)) for family, model in families.items()]
 
 
 def _check_offered(content: dict[str, Any], where: str, model: str) -> None:
@@ -126,34 +175,30 @@ def _check_offered(content: dict[str, Any], where: str, model: str) -> None:
         raise OGPSAError(f"{where} is there for --model {', '.join(models)} only.")
 
 
-def _row(folder: Path, name: str, row: Any, overrides: Sequence[str], where: str) -> Row:
+def _row(place: _Place, name: str, row: Any, overrides: Sequence[str], where: str) -> Row:
+    folder = place.folder
     if folder.name == MINI and row.get("mini") is not None:
         row = row["mini"]
         _check(row, _ROW_KEYS[:-1], f"{where}, mini")
-    own, other = [str(each) for each in row.get("overrides") or []], row.get("model")
-    if other is not None:
-        own.append(f"model_name_or_path={other}")
     if row.get("pipeline") is None:
-        return Row(name, None, (), (), str(other or _start(folder)))
+        return Row(place.family, name, None, (), (), place.model or _start(folder))
     file = folder / f"{row['pipeline']}.yaml"
-    asked = [*own, *overrides]
-    names = {layers.name for layers in read_definition(file, []).stages}
-    asked = [word for word in asked if _stage_of(word) is None or _stage_of(word) in names]
-    definition = read_definition(file, asked)
-    place = _place(definition, row.get("run"), other)
-    if place is not None:
-        asked.append(f"output_dir={place.as_posix()}")
-    stages = chain(read_definition(file, asked))
-    return Row(name, file, tuple(asked), tuple(stages), _result(stages[-1]))
+    definition = read_definition(file, [])
+    names = {layers.name for layers in definition.stages}
+    asked = [str(each) for each in row.get("overrides") or []]
+    asked += [f"model_name_or_path={place.model}"] if place.model else []
+    asked += [word for word in overrides if _stage_of(word) is None or _stage_of(word) in names]
+    run_dir = _run_dir(definition, place, row.get("run"))
+    asked += [f"output_dir={run_dir.as_posix()}"] if run_dir != definition.run_dir else []
+    stages = chain(read_definition(file, asked) if asked else definition)
+    return Row(place.family, name, file, tuple(asked), tuple(stages), _result(stages[-1]))
 
 
-def _place(definition: Definition, run: str | None, model: str | None) -> Path | None:
-    """The folder of a run that is not the pipeline file's own."""
+def _run_dir(definition: Definition, place: _Place, run: str | None) -> Path:
+    """The folder of a run: that of the pipeline file but for what the row, the family or the command line name."""
     own = definition.run_dir
-    if run is None and model is None:
-        return None
-    home = own.parent if model is None else own.parent.parent / _slug(model)
-    return home / (run or own.name)
+    home = place.runs or own.parent.parent
+    return home / (_slug(place.model) if place.model else own.parent.name) / (run or own.name)
 
 
 def _slug(model: str) -> str:

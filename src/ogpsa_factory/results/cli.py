@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="DIR",
         help=f"folders with evaluated models (results/evaluation), or the word `{PAPER}`",
     )
+    parser.add_argument(
+        "--benchmarks", default="", metavar="A,B", help="show, and compute means of, these only (all that there are)"
+    )
     parser.add_argument("--base", metavar="NAME", help=f"the model that the others started from ({_BASE})")
     parser.add_argument(
         "--naive", metavar="NAME", help=f"the method of each pipeline that the others are compared with ({_NAIVE})"
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from .record import remarks
+    from .remarks import remarks
     from .report import write_report
     from .scores import DEFAULT_FOLDER
     from .tables import main_table
@@ -122,6 +126,8 @@ def _paper_report(args: argparse.Namespace, settings: Settings) -> Report:
 
     if args.paper != "none":
         raise OGPSAError(f"`ogpsa report {PAPER}` shows all of the paper's tables: leave --paper out.")
+    if args.benchmarks:
+        raise OGPSAError(f"`ogpsa report {PAPER}` shows all of the paper's benchmarks: leave --benchmarks out.")
     table1 = {key: paper_models(key) for key in PAPER_MODELS}
     _check_names(args, [model for models in table1.values() for model in models])
     main = tuple(analyse(models, settings, f"{MODELS[key]}, Table 1") for key, models in table1.items())
@@ -142,6 +148,8 @@ def _own_report(args: argparse.Namespace, settings: Settings) -> Report:
 
     models = read_scores([Path(folder) for folder in args.folders])
     _check_names(args, models)
+    wanted = [word.strip() for word in args.benchmarks.split(",") if word.strip()] or None
+    models = _restricted(models, wanted)
     suites = dict.fromkeys(str(model.suite.get("name")) for model in models)
     quoted = None
     if args.paper != "none":
@@ -150,13 +158,31 @@ def _own_report(args: argparse.Namespace, settings: Settings) -> Report:
                 f"--paper {args.paper}: the paper's rows are comparable with scores of the suite {SUITE!r} only; "
                 f"these are of {', '.join(suites)}. Leave --paper out."
             )
-        quoted = analyse(paper_models(args.paper), settings, MODELS[args.paper])
+        of_paper = paper_models(args.paper)
+        there = {name for model in of_paper for name in model.benchmarks}
+        of_both = None if wanted is None else [name for name in wanted if name in there]
+        quoted = analyse(_restricted(of_paper, of_both), settings, MODELS[args.paper])
     titles = dict.fromkeys(str(model.suite.get("title") or model.suite.get("name")) for model in models)
     family = analyse(models, settings, ", ".join(titles))
     limits = {model.suite.get("limit") for model in models}
     samples = "all samples" if limits == {None} else "a limited number of samples"
     introduction = f"{len(models)} models, evaluated with the suite {', '.join(suites)} on {samples}."
+    introduction += f" Of its benchmarks, only these are in this report: {', '.join(wanted)}." if wanted else ""
     return Report(f"Evaluation: {', '.join(titles)}", introduction, (family,), (family,), quoted)
+
+
+def _restricted(models: Sequence[Model], wanted: Sequence[str] | None) -> list[Model]:
+    """The models with these benchmarks only; None for all."""
+    if wanted is None:
+        return list(models)
+    known = dict.fromkeys(name for model in models for name in model.benchmarks)
+    for name in wanted:
+        if name not in known:
+            raise OGPSAError(f"--benchmarks {name}: no model was evaluated on it. There are {', '.join(known)}.")
+    return [
+        replace(model, benchmarks={key: each for key, each in model.benchmarks.items() if key in wanted})
+        for model in models
+    ]
 
 
 def _check_names(args: argparse.Namespace, models: Sequence[Model]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .analysis import Analysis, Mean, Result
-from .record import remarks
+from .remarks import remarks
 
 
 FORMAT = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +19,24 @@ LABELS = {
     "general_data": "General data",
     "ogpsa": "OGPSA",
 }
+# How answers were asked for: keys of `scores.json`, with what a report calls them.
+SETTINGS = {
+    "temperature": "temperature",
+    "system": "system message",
+    "chat_template": "chat template",
+    "dtype": "dtype",
+    "arguments": "further arguments",
+}
 _PIPELINES = ("SFT", "DPO", "SFT-DPO")
 _METHODS = tuple(LABELS)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A model on one benchmark; `score` is in percent, and None where `gap` says why there is none."""
+    """A model on one benchmark; `score` is in percent, and None where `gap` says why there is none.
+
+    `settings` and `rows` are hashes: of what the suite says of the benchmark, and of the ids of its rows.
+    """
 
     name: str
     axis: str
@@ -40,11 +52,17 @@ class Benchmark:
     aggregation: str | None = None
     details: Mapping[str, float | None] = field(default_factory=dict)
     items: Items | None = None
+    settings: str | None = None
+    rows: str | None = None
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Model:
-    """One evaluated model; `record` is its entry of `scores.json`, and `source` the file, or what is quoted."""
+    """One evaluated model; `record` is its entry of `scores.json`, and `source` the file, or what is quoted.
+
+    `settings` has those of `SETTINGS` that are recorded.
+    """
 
     name: str
     source: str
@@ -53,6 +71,7 @@ class Model:
     suite: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     backend: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pipeline(self) -> str:
@@ -83,7 +102,7 @@ class Model:
 
 
 def in_order(models: Sequence[Model]) -> list[Model]:
-    """Sort models as the paper's Table 1 does: by pipeline, then by method; others by name behind these.
+    """Sort models as the paper's Table 1 does: by pipeline, then by method; others by name, and numbers in it, behind.
 
     Args:
         models: of one table.
@@ -92,7 +111,8 @@ def in_order(models: Sequence[Model]) -> list[Model]:
         The same, sorted.
     """
 
-    def place(name: str, known: Sequence[str]) -> tuple[int, str]:
-        return (known.index(name) if name in known else len(known), name)
+    def place(name: str, known: Sequence[str]) -> tuple[int, list[tuple[str, int]]]:
+        parts = re.findall(r"(\D*)(\d*)", name, re.ASCII)  # K2 stands before K10
+        return (known.index(name) if name in known else len(known), [(text, int(n or -1)) for text, n in parts])
 
     return sorted(models, key=lambda m: (place(m.pipeline, _PIPELINES), place(m.method, _METHODS)))

@@ -15,7 +15,8 @@ from .markdown import to_markdown
 from .page import to_html
 from .picture import DESCRIPTION, draw
 from .picture import NAME as PICTURE
-from .record import benchmarks_table, counts_table, details, extra_table, models_table, remarks
+from .record import benchmarks_table, counts_table, details, extra_table, models_table
+from .remarks import remarks
 from .statistics import LEVEL
 from .tables import blocks, gain_table, intervals_table, main_table, shares_table
 

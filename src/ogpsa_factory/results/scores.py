@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import OGPSAError
 from ..files import read_json
 from .features import ADVGLUE_TASKS, FEATURES, Items, make_items
-from .models import AXES, Benchmark, Model
+from .models import AXES, SETTINGS, Benchmark, Model
 
 
 SCORES = "scores.json"
@@ -81,6 +81,7 @@ def read_model(path: Path) -> Model:
         suite=_get(content, "suite", dict, path),
         versions=_get(content, "versions", dict, path),
         backend=_get(content, "backend", (str, type(None)), path),
+        settings={key: content[key] for key in SETTINGS if key in content},
     )
 
 
@@ -91,6 +92,11 @@ def _get(entry: Mapping[str, Any], key: str, kind: type | tuple[type, ...], path
     if key not in entry or not isinstance(value, kind) or odd:
         raise OGPSAError(f"{path}: {where + '.' if where else ''}{key} is missing or of a wrong type. {_AGAIN}")
     return value
+
+
+def _optional(entry: Mapping[str, Any], key: str, kind: type, path: Path, where: str) -> Any:
+    """A value that earlier versions do not write."""
+    return None if entry.get(key) is None else _get(entry, key, kind, path, where)
 
 
 def _read_benchmark(path: Path, name: str, entry: Mapping[str, Any]) -> Benchmark:
@@ -137,6 +143,9 @@ def _read_benchmark(path: Path, name: str, entry: Mapping[str, Any]) -> Benchmar
         aggregation=aggregation,
         details=details,
         items=items,
+        settings=_optional(entry, "settings", str, path, where),
+        rows=_optional(entry, "rows", str, path, where),
+        origins=tuple(map(str, _optional(entry, "origins", list, path, where) or ())),
     )
 
 
