@@ -63,6 +63,25 @@ def test_rows_then_one_evaluation_then_one_report(commands, capsys):
     assert f"{output}/table1" in capsys.readouterr().out
 
 
+def test_what_has_scores_is_reported_where_the_evaluation_fails(commands, monkeypatch):
+    place = Path("results/reproduce/mini/evaluation/base")
+
+    def failing(what, words):
+        commands.append(list(words))
+        if words[0] == "evaluate" and "--dry-run" not in words:
+            raise OGPSAError("the judge is gone")
+
+    monkeypatch.setattr(running, "_run", failing)
+    with pytest.raises(OGPSAError, match="judge is gone"):
+        run("table1", "--scale", "mini", "--rows", "SFT/naive")
+    assert commands[-1][0] == "evaluate", "there is nothing to report"
+    place.mkdir(parents=True)
+    (place / "scores.json").touch()
+    with pytest.raises(OGPSAError, match="judge is gone"):
+        run("table1", "--scale", "mini", "--rows", "SFT/naive")
+    assert commands[-1] == ["report", str(place), "--output", "results/reproduce/mini/table1"]
+
+
 def test_overrides_of_a_row_reach_its_pipeline(commands):
     run("table8", "--scale", "mini", "--rows", "SFT/K30")
     place = f"output_dir={HOME}/ogpsa_sft_k30"

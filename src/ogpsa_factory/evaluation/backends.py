@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ from .models import Model
 from .recorded import OnProgress, RecordedLM
 
 
+_RUNNERS = {"hf": ("transformers", "torch"), "vllm": ("vllm",), "openai": ()}
 _VLLM_BLOCK = 512  # vLLM hands out its answers when all of a block are there
 
 
@@ -133,6 +135,7 @@ def open_model(model: Model, running: Running, fingerprint: str, folder: Path) -
     """
     sampling = [running.temperature, running.seed] if running.temperature else []
     how = [fingerprint, running.backend, running.dtype, running.arguments, running.template, *sampling]
+    how += [version(name) for name in _RUNNERS[running.backend]]  # another version may answer otherwise
     name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]
     if running.endpoint is not None:
         return EndpointLM(replace(running.endpoint, model=model.base), folder / f"{name}.jsonl")

@@ -46,15 +46,24 @@ def run_table(table: Table, output: Path, evaluate: Sequence[str], shown: Sequen
         if row.file is not None:
             _run(f"Row {row.label}", ["pipeline", str(row.file), *row.overrides])
     only = ["--benchmarks", ",".join(shown)] if shown else []
-    reports = []
+    reports: list[str] = []
+    failures: list[OGPSAError] = []
     for family, rows in table.families().items():
         place, of = output / family, f" of {family}" if family else ""
         scores, report = place / EVALUATION, place / table.name
-        _run(f"The evaluation{of}", ["evaluate", *map(_named, rows), "--output", str(scores), *evaluate])
         folders = [str(scores / row.name) for row in rows]
+        try:
+            _run(f"The evaluation{of}", ["evaluate", *map(_named, rows), "--output", str(scores), *evaluate])
+        except OGPSAError as error:  # what has scores is worth a report
+            folders = [folder for folder in folders if (Path(folder) / "scores.json").is_file()]
+            if not folders:
+                raise
+            failures.append(error)
         _run(f"The report{of}", ["report", *folders, *only, "--output", str(report)])
         reports.append(str(report))
     print(f"{table.title}: {', '.join(reports)}")
+    if failures:
+        raise failures[0]
     return 0
 
 
