@@ -225,6 +225,7 @@ def test_rows_that_cannot_be_had(capsys, tmp_path, generated, monkeypatch):
         (["a=model", "a=model"], "two models are called a"),
         (["a=model", "a/b=model"], "would be folders"),
         (["../x=model"], "is no name for a model"),
+        (["answers=model"], "another folder"),
         (["model+files"], "holds no adapter"),
         (["model", "--suite", "papr"], "suites/papr.yaml"),
         (["model", "--benchmarks", "XStest"], "Did you mean XSTest"),
@@ -246,6 +247,12 @@ def test_mistakes_are_explained(words, said, capsys):
     assert evaluate(*words) == 1
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+def test_without_lm_eval(monkeypatch, capsys):
+    monkeypatch.setattr("ogpsa_factory.evaluation.cli.find_spec", lambda name: None)
+    assert evaluate("model") == 1
+    assert "pip install 'lm_eval[ifeval]'" in capsys.readouterr().err
 
 
 def test_a_model_without_a_chat_template(shared, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     from .order import order_of
     from .sources import DATA_VARIABLE
 
+    if find_spec("lm_eval") is None:
+        raise OGPSAError("ogpsa evaluate needs lm-eval, which is not installed: pip install 'lm_eval[ifeval]'.")
     if args.data is not None and not args.data.is_dir():
         raise OGPSAError(f"--data {args.data} is no folder: name the one with the benchmarks' files.")
     os.environ[DATA_VARIABLE] = str(args.data or DEFAULT_DATA)

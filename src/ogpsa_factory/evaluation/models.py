@@ -15,6 +15,7 @@ from ..files import read_json, write_json
 
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_TAKEN = ("answers", "judge_check", "report")  # folders beside those of models
 _FINGERPRINTS = "fingerprints.json"  # of files that were hashed before, in the output folder
 
 
@@ -73,6 +74,8 @@ def read_models(words: list[str], *, remote: bool = False) -> list[Model]:
 def _named(name: str, base: str, adapters: tuple[str, ...] = ()) -> Model:
     if not _NAME.fullmatch(name) or ".." in name.split("/") or not base:
         raise OGPSAError(f"{name!r} is no name for a model (letters, digits, . _ - and /). Give NAME=MODEL.")
+    if name.split("/")[0] in _TAKEN:
+        raise OGPSAError(f"{name!r} is the name of another folder in the results. Give another NAME=MODEL.")
     return Model(name, base, adapters)
 
 
