@@ -61,11 +61,9 @@ def run(lm: RecordedLM | EndpointLM, loaded: Loaded, seed: int, system: str | No
     except OGPSAError:
         raise
     except torch.cuda.OutOfMemoryError:
-        raise OGPSAError(
-            f"{loaded.benchmark.name}: the GPU's memory is full. Set a lower --batch-size; finished answers are kept."
-        ) from None
+        raise OGPSAError("the GPU's memory is full. Set a lower --batch-size; finished answers are kept.") from None
     except AssertionError as error:
-        raise OGPSAError(f"{loaded.benchmark.name}: {error} A lower --max-new-tokens may help.") from error
+        raise OGPSAError(f"{error} A lower --max-new-tokens may help.") from error
     figure, _, kind = loaded.benchmark.score.partition("@")
     samples = []
     for task, records in results["samples"].items():
@@ -73,7 +71,7 @@ def run(lm: RecordedLM | EndpointLM, loaded: Loaded, seed: int, system: str | No
         if not chosen or (figure and figure not in chosen[0]):
             there = sorted({f"{name}@{record['filter']}" for record in records for name in record["metrics"]})
             raise OGPSAError(
-                f"{loaded.benchmark.name}: task {task} has no figure {loaded.benchmark.score}. There are: "
+                f"task {task} has no figure {loaded.benchmark.score}. There are: "
                 f"{', '.join(there)} (without @FILTER where it is none)."
             )
         first = chosen[0]["filter"]
@@ -131,9 +129,7 @@ def items_of(benchmark: Benchmark, samples: Sequence[Sample]) -> list[dict[str, 
     for sample in answered[:1]:
         if isinstance(sample["figures"][name], bool | int | float):
             continue
-        raise OGPSAError(
-            f"{benchmark.name}: {name} is no number of each row, so there is no mean of it. Take another."
-        )
+        raise OGPSAError(f"{name} is no number of each row, so there is no mean of it. Take another.")
     return [{"id": each["id"], "task": each["task"], "value": float(each["figures"][name])} for each in answered]
 
 

@@ -74,12 +74,12 @@ def _family(family: Analysis, quoted: Analysis | None, level: int) -> Iterator[B
     if notes:
         yield Heading("What to know before comparing", level)
         yield Bullets(tuple(notes))
+    yield Heading("Scores in percent", level)
+    yield main_table(family, quoted)
     compared = [result for result in family.results if result.versus]
     if compared:
         yield Heading("Against the naive model", level)
         yield Bullets(tuple(sentence(family, result) for result in compared))
-    yield Heading("Scores in percent", level)
-    yield main_table(family, quoted)
     if any(result.intervals for result in family.everyone):
         yield Heading(f"{LEVEL:.0%} intervals of these scores", level)
         yield intervals_table(family)
