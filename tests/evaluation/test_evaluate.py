@@ -371,7 +371,8 @@ def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(shared, tmp_path
 
 def test_a_judge_that_is_gone_costs_only_what_it_judges(shared, capsys):
     how = ["--judge", "endpoint", "--judge-url", "http://127.0.0.1:9/v1", "--attempts", "1"]
-    assert evaluate("model", "--benchmarks", "XSTest,HHH", *how) == 0
+    assert evaluate("model", "--benchmarks", "XSTest,HHH", *how) == 1
+    assert "no sample has a score" in capsys.readouterr().err
     found = scores()
     assert "cannot be reached" in found["XSTest"]["gap"] and "score" in found["HHH"]
     write_csv(Path("many") / "xstest_prompts.csv", [{"prompt": f"w{i}", "type": "contrast_x"} for i in range(20)])
@@ -397,7 +398,7 @@ def test_a_prompt_that_the_endpoint_refuses_is_no_answer(server):
     refused = failure(400, "content_filter: no", "content_filter")
     server.script = lambda number, body: refused if body["max_tokens"] == 6 else ok("I cannot help with that.")
     path = write_suite(Path("mine.yaml"), {"A": XSTEST, "B": {**XSTEST, "max_new_tokens": 5}})
-    assert through_endpoint(server, "--suite", path) == 0
+    assert through_endpoint(server, "--suite", path) == 1
     found = scores("chat")
     assert "6 failed" in found["A"]["gap"] and "refuses to read this prompt" in found["A"]["gap"]
     assert (found["B"]["score"], found["B"]["samples"]) == (100.0, 6)

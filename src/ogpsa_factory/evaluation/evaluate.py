@@ -18,7 +18,7 @@ from .judging.judge import EndpointJudge, Judge, Question
 from .models import Model, fingerprint
 from .record import record_of, still_valid
 from .recorded import RecordedLM
-from .scores import gap, samples_file, score, write_scores
+from .scores import NO_SCORE, gap, samples_file, score, write_scores
 from .suite import Benchmark, Suite
 from .tasks import Loaded, TaskLoader
 
@@ -160,6 +160,8 @@ class Evaluation:
             except OGPSAError as error:
                 self._note(model, benchmark.name, "not scored", error)
                 entry = gap(benchmark, f"not scored: {error}")
+            if entry.get("gap", "").startswith(NO_SCORE):
+                self._note(model, benchmark.name, "not scored", OGPSAError(entry["gap"]))
             old = before.get(benchmark.name, {})
             if order.judge is None and "gap" in entry and "score" in old:
                 if all(old.get(key) == value for key, value in _identity(entry).items()):

@@ -20,6 +20,7 @@ SCORES = "scores.json"
 ITEMS = "items.jsonl"
 VERDICTS = "verdicts.jsonl"
 FORMAT = 1
+NO_SCORE = "no sample has a score"
 
 
 def gap(benchmark: Benchmark, reason: str) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def score(
     failed = len(samples) - len(answered) + unjudged
     if not items:
         why = f" The first reason: {reasons[0]}" if reasons else ""
-        counts = f"no sample has a score: {failed} failed, {unparsed} verdicts could not be read."
+        counts = f"{NO_SCORE}: {failed} failed, {unparsed} verdicts could not be read."
         return {**gap(benchmark, counts + why), **origin}
     write_lines(folder / benchmark.name / ITEMS, items)
     return {
