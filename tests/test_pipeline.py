@@ -109,7 +109,14 @@ class Project:
         """Run it in a process of its own, until its second stage trains."""
         self.write("pipeline.yaml", self.content)
         command = [sys.executable, "-c", DRIVER, str(self.fake), str(self.file), *words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A suite that runs in the background hands on that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         wait_for(lambda: (self.run_dir / "dpo" / "trainer_log.jsonl").exists() and self.record("dpo")["pid"])
         return process
 

@@ -285,7 +285,12 @@ def test_ctrl_c_keeps_what_is_finished(server, tmp_path):
         "    complete(requests, Endpoint(url=sys.argv[1], model='m', concurrency=1), cache)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, server.url, str(path)], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", code, server.url, str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # A suite that runs in the background hands on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while len(server.bodies) < 3 and time.monotonic() < deadline:
