@@ -34,10 +34,12 @@ MUST_NOT_KNOW = {
     "data": {".controller", ".engines", ".subspace", ".lab", ".report", ".footprint"},
     "endpoint": {".data", ".llamafactory", ".lab", ".pipeline", "llamafactory", "transformers", "torch", "datasets"},
     "evaluation": ENGINES_AND_FRAMEWORKS - {"transformers", "peft", "datasets"}
-    | {".controller", ".engines", ".subspace", ".reference", ".llamafactory", ".lab"},
+    | {".controller", ".engines", ".subspace", ".reference", ".llamafactory", ".lab", ".pipeline", ".reproduce"},
     "results": ENGINES_AND_FRAMEWORKS
     | {"torch", "lm_eval", ".data", ".endpoint", ".lab", ".llamafactory", ".pipeline", ".controller", ".engines"}
-    | {".subspace", ".evaluation.judging", ".evaluation.evaluate", ".evaluation.harness", ".evaluation.suite"},
+    | {".subspace", ".evaluation"},
+    "places.py": {"*third-party"},
+    "mappings.py": ENGINES_AND_FRAMEWORKS | {".pipeline", ".llamafactory"},
     "merge.py": ENGINES_AND_FRAMEWORKS - {"transformers"} | {".llamafactory", ".pipeline", ".lab", ".evaluation"},
     "reproduce": {"llamafactory", ".llamafactory", ".controller", ".engines", ".subspace", ".evaluation", ".results"},
     "pipeline": {".controller", ".engines", ".subspace", ".reference", ".lab"},

@@ -14,9 +14,10 @@ import torch
 import yaml
 
 from ogpsa_factory import OGPSAError, cli
+from ogpsa_factory.mappings import read_mapping
 from ogpsa_factory.pipeline import check, processes, runner
 from ogpsa_factory.pipeline.chain import Stage, chain, trained_adapters
-from ogpsa_factory.pipeline.definition import read_definition, read_mapping
+from ogpsa_factory.pipeline.definition import read_definition
 from ogpsa_factory.pipeline.display import Figures, LogReader
 from ogpsa_factory.pipeline.environment import write_environment
 

@@ -73,11 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
     from .footprint import ENGINES
     from .footprint.model import read_parameters
+    from .footprint.run import predict_run
 
     logging.set_verbosity_error()
     parameters = read_parameters(settings.model, settings.tuning, settings.trust_remote_code)
     predictions = [
-        _predict(settings, parameters, name, ranks) for name in ([args.engine] if args.engine else list(ENGINES))
+        predict_run(settings, parameters, name, ranks) for name in ([args.engine] if args.engine else list(ENGINES))
     ]
     if args.json:
         print(json.dumps(_as_json(settings, parameters, predictions, ranks, args.memory), indent=2))
@@ -107,27 +108,6 @@ def _override(settings: Settings, args: argparse.Namespace) -> Settings:
     if args.lora_target is not None:
         settings.tuning.targets = [name.strip() for name in args.lora_target.split(",") if name.strip()]
     return settings
-
-
-def _predict(settings: Settings, parameters: Parameters, engine: str, ranks: int) -> Footprint:
-    from .footprint import predict
-    from .grouping import group_parameters
-
-    # The reference model of DPO and KTO is one more frozen model.
-    reference = [*parameters.trained, *parameters.frozen] if settings.reference_model else []
-    return predict(
-        parameters.trained,
-        engine,
-        ranks,
-        settings.references * settings.rank,
-        frozen=[*parameters.frozen, *reference],
-        units=parameters.units,
-        groups=len(set(group_parameters(parameters.names, settings.granularity))),
-        precision=settings.precision,
-        wide_gradients=settings.wide_gradients,
-        subspace_dtype=settings.subspace_dtype,
-        offload=settings.offload,
-    )
 
 
 def _as_json(

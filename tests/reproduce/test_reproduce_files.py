@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ogpsa_factory import OGPSAError
+from ogpsa_factory.mappings import read_mapping
 from ogpsa_factory.pipeline.chain import chain
-from ogpsa_factory.pipeline.definition import read_definition, read_mapping
+from ogpsa_factory.pipeline.definition import read_definition
 from ogpsa_factory.reproduce.tables import read_table
 
 

@@ -167,15 +167,14 @@ class Evaluation:
                 if all(old.get(key) == value for key, value in _identity(entry).items()):
                     entry = old  # judged before, and nothing has changed since
             entries[benchmark.name] = entry
-        kept = {name: entry for name, entry in before.items() if name not in entries}
-        order_of = [*(each for each in order.suite.everything if each in entries or each in kept), *kept]
-        merged = {name: entries.get(name) or kept[name] for name in dict.fromkeys([*order_of, *entries])}
-        write_scores(folder, record, merged)
+        everything = {**before, **entries}
+        names = [name for name in dict.fromkeys([*order.suite.everything, *before]) if name in everything]
+        write_scores(folder, record, {name: everything[name] for name in names})
         return entries
 
 
 def _identity(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("rows", "settings") if key in entry}
+    return {key: entry[key] for key in ("rows", "answers", "settings") if key in entry}
 
 
 def _empty_cache() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,8 +62,12 @@ def score(
         OGPSAError: the judge's endpoint cannot be used.
     """
     benchmark = loaded.benchmark
-    rows = hashlib.sha256("\n".join(sample["id"] for sample in samples).encode()).hexdigest()
-    origin = {"origins": loaded.origins, "rows": rows, "settings": settings}
+    origin = {
+        "origins": loaded.origins,
+        "rows": _hash([sample["id"] for sample in samples]),
+        "answers": _hash([sample.get("answer") or sample.get("likelihoods") for sample in samples]),
+        "settings": settings,
+    }
     answered = [sample for sample in samples if "failure" not in sample]
     cut = sum("cut" in sample for sample in samples)
     notes = [loaded.note, f"{cut} prompts were too long for the model and were cut" if cut else ""]
@@ -106,6 +111,10 @@ def score(
         "details": details,
         "items": f"{benchmark.name}/{ITEMS}",
     }
+
+
+def _hash(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _head(benchmark: Benchmark) -> dict[str, Any]:

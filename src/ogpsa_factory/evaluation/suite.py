@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import OGPSAError
-from ..pipeline.definition import read_mapping
+from ..mappings import read_mapping
+from ..places import find
 from .judging.rubrics import RUBRICS
-from .places import find
 
 
 Axis = Literal["safety", "general", "extra"]

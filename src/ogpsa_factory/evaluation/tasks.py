@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.quiet import quiet_libraries
 from ..errors import OGPSAError
+from ..places import find
 from .converters import has_punkt
 from .origins import local_files, origin_of
-from .places import find
 from .sources import DATA_VARIABLE, SOURCES
 from .suite import Benchmark, Suite
 
@@ -97,17 +97,19 @@ class TaskLoader:
         if here and len(here) < len(configs):
             loaded.note = f"{len(here)} of {len(configs)} tasks: the others are not in {os.environ[DATA_VARIABLE]}"
             configs = here
-        loaded.origins = sorted({origin_of(config) for config in configs})
         try:
             for config in configs:
                 loaded.tasks += self._manager_of(config["task"]).load([config])["tasks"].values()
         except OGPSAError as error:
             return Loaded(benchmark, gap=str(error))
         except KeyError as error:
-            return Loaded(benchmark, gap=f"{', '.join(loaded.origins)}: a row lacks the column {error}")
+            origins = ", ".join(sorted({origin_of(each) for each in configs}))
+            return Loaded(benchmark, gap=f"{origins}: a row lacks the column {error}")
         except Exception as error:  # of stock tasks whose rows lm-eval loads itself
             reason = (str(error).strip().splitlines() or [""])[0]
             return Loaded(benchmark, gap=f"{config['task']} cannot be loaded: {type(error).__name__}: {reason}")
+        # Only now: asking a hub that is gone for its revision would take as long as asking it for rows.
+        loaded.origins = sorted({origin_of(config) for config in configs})
         check_fit(benchmark, loaded.tasks, self._suite.name)
         for task in loaded.tasks:
             task.set_fewshot_seed(seed=self._suite.seed)

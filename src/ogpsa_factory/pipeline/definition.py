@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-import json
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import OGPSAError
+from ..mappings import mapping, read_mapping
 
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -79,7 +77,7 @@ def read_definition(file: Path, overrides: list[str]) -> Definition:
     """
     content = read_mapping(file)
     _check_keys(content, _FILE_KEYS, str(file))
-    common = _mapping(content.get("common"), f"{file}: common")
+    common = mapping(content.get("common"), f"{file}: common")
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
         raise OGPSAError(
@@ -111,43 +109,9 @@ def read_definition(file: Path, overrides: list[str]) -> Definition:
     return Definition(file, Path(run_dir), layers)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file as LLaMA-Factory reads it (``1e-5`` is a number), or a JSON file.
-
-    Args:
-        path: the file; a name that ends in ``.json`` holds JSON.
-
-    Returns:
-        Its keys and values, interpolations unresolved, as LLaMA-Factory leaves them.
-
-    Raises:
-        OGPSAError: the file cannot be read or is no mapping; with the line where there is one.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        return copy.deepcopy(_mapping(_parsed(text, path.suffix == ".json"), str(path)))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise OGPSAError(f"{path}{line}: not valid YAML: {error.problem}.") from None
-    except json.JSONDecodeError as error:
-        raise OGPSAError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}.") from None
-    except OSError as error:
-        raise OGPSAError(f"Cannot read {path}: {error.strerror}.") from None
-    except AssertionError:  # OmegaConf's word for a file that holds one number
-        raise OGPSAError(f"{path} must be a mapping of names to values.") from None
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise OGPSAError(f"Cannot read {path}: {error}") from None
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str, is_json: bool) -> Any:
-    """What a file says; kept, as the pipelines of a table read the same few files again and again."""
-    return OmegaConf.to_container(OmegaConf.create(json.loads(text) if is_json else text))
-
-
 def _read_stage(file: Path, number: int, stage: Any, common: dict[str, Any]) -> Layers:
     where = f"{file}: stage {number}"
-    stage = _mapping(stage, where)
+    stage = mapping(stage, where)
     _check_keys(stage, _STAGE_KEYS, where)
     name = str(stage.get("name", ""))
     if not _STAGE_NAME.fullmatch(name):
@@ -162,7 +126,7 @@ def _read_stage(file: Path, number: int, stage: Any, common: dict[str, Any]) -> 
         raise OGPSAError(
             f"{where}: {name} has neither a file nor a config with its arguments, nor merge with a weight."
         )
-    config = _mapping(stage.get("config"), f"{where}: config")
+    config = mapping(stage.get("config"), f"{where}: config")
     if "file" not in stage:
         return Layers(name, common, {}, config)
     if not isinstance(stage["file"], str):
@@ -207,14 +171,6 @@ def _apply(override: str, stages: list[Layers]) -> str | None:
 def _container(config: Any) -> dict[str, Any]:
     container: Any = OmegaConf.to_container(config)
     return {str(key): value for key, value in container.items()}
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise OGPSAError(f"{where} must be a mapping of names to values.")
-    return value
 
 
 def _check_keys(content: dict[str, Any], known: tuple[str, ...], where: str) -> None:

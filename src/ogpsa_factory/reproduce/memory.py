@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from ..footprint import ENGINES, predict
+from ..footprint import ENGINES
+from ..footprint.run import predict_run
 from ..footprint.settings import Settings, read_settings
-from ..grouping import group_parameters
 from ..pipeline.chain import Stage
 from . import data
 from .models import parameters_of
@@ -35,21 +35,8 @@ def memory_of(stage: Stage, model: str, gpus: int) -> tuple[int, str] | None:
     settings = _settings(stage.config, model)
     tuning = settings.tuning
     parameters = parameters_of(model, tuning.method, tuning.rank, ",".join(tuning.targets))
-    compared = [*parameters.trained, *parameters.frozen] if settings.reference_model else []
     engine = settings.engine or "ddp"
-    footprint = predict(
-        parameters.trained,
-        engine,
-        gpus,
-        settings.references * settings.rank,
-        frozen=[*parameters.frozen, *compared],
-        units=parameters.units,
-        groups=len(set(group_parameters(parameters.names, settings.granularity))),
-        precision=settings.precision,
-        wide_gradients=settings.wide_gradients,
-        subspace_dtype=settings.subspace_dtype,
-        offload=settings.offload,
-    )
+    footprint = predict_run(settings, parameters, engine, gpus)
     used = footprint.device.peak if data.references_of(stage) else footprint.device.training
     return used, ENGINES[engine].label
 

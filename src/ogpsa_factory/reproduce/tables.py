@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OGPSAError
+from ..mappings import read_mapping
 from ..pipeline.chain import Stage, adapters_of, chain, trained_adapters
-from ..pipeline.definition import Definition, read_definition, read_mapping
+from ..pipeline.definition import Definition, read_definition
 
 
 TABLES_FILE = "tables.yaml"

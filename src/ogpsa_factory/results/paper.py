@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 
 from ..errors import OGPSAError
-from ..evaluation.places import find
+from ..places import find
 from .models import Benchmark, Model
 
 

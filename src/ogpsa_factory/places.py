@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import OGPSAError
+from .errors import OGPSAError
 
 
 FOLDER = "evaluation"
@@ -25,7 +25,7 @@ def find(relative: str) -> Path:
         OGPSAError: it is in neither place.
     """
     here = Path(__file__)
-    places = [base / FOLDER / relative for base in (Path.cwd(), here.parents[3], here.parents[1])]
+    places = [base / FOLDER / relative for base in (Path.cwd(), here.parents[2], here.parent)]
     for path in places:
         if path.exists():
             return path
