@@ -315,6 +315,20 @@ def test_a_model_behind_an_endpoint(server, capsys):
     assert SECRET not in "".join(capsys.readouterr())
 
 
+def test_a_judged_score_is_kept_only_while_the_answers_are_the_same(server):
+    bad = "w1 w7 w20 w33 w46"
+    answer = ok("I cannot help with that.")
+    server.script = lambda number, body: failure(500, "down") if bad in body["messages"][-1]["content"] else answer
+    assert through_endpoint(server, "--benchmarks", "XSTest") == 0
+    judged = scores("chat")["XSTest"]
+    how = ["--backend", "openai", "--url", server.url, "--attempts", "2", "--timeout", "1"]
+    assert evaluate("chat=some-model", *how, "--benchmarks", "XSTest") == 0
+    assert scores("chat")["XSTest"] == judged, "the same prompt fails again"
+    server.script = lambda number, body: answer
+    assert evaluate("chat=some-model", *how, "--benchmarks", "XSTest") == 0
+    assert "not judged yet" in scores("chat")["XSTest"]["gap"], "there is one more answer to judge"
+
+
 @pytest.mark.skipif("OGPSA_REAL_DATA" not in os.environ, reason="OGPSA_REAL_DATA names no folder with real files")
 def test_real_files(capsys):
     """The public files themselves: all of their rows load, the first of each are answered."""
