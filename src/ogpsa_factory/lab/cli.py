@@ -1,4 +1,4 @@
-"""`ogpsa lab build | evaluate | compare`. Heavy imports stay inside the handlers, so `ogpsa --help` is instant."""
+"""`ogpsa lab build | evaluate | compare | run | check`. Heavy imports stay inside the handlers, so `ogpsa --help` is instant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .grid.cli import register as register_grids
 
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     compare.add_argument("--base", type=Path, default=DEFAULT_BASE, help="the model they started from (%(default)s)")
     compare.add_argument("--figure", type=Path, default=DEFAULT_FIGURE, help="picture to write (%(default)s)")
     compare.set_defaults(handler=run_compare)
+
+    register_grids(commands)
 
 
 def _console() -> Console:

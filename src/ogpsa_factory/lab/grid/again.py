@@ -1,0 +1,73 @@
+"""Recorded points made again: the same weights to the last bit, and the same measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ...errors import OGPSAError
+from .definition import read_grid
+from .nodes import LIBRARIES, Node, plan, versions
+from .record import read_record
+from .runner import finished
+
+
+def drawn_points(path: Path, count: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, Node]]:
+    """Draw points of a record.
+
+    Args:
+        path: the record; the grid's file must be where it was, as seen from here.
+        count: number of points; all where there are fewer.
+        seed: of the choice.
+
+    Returns:
+        The points as recorded, and the models needed to make them, those that others need first.
+
+    Raises:
+        OGPSAError: the grid, or a library, is not what it was when the record was written.
+    """
+    record = read_record(path)
+    other = [name for name in LIBRARIES if record["versions"].get(name) != versions()[name]]
+    if other:
+        name = other[0]
+        raise OGPSAError(
+            f"{path} was made with {name} {record['versions'].get(name)}, and {versions()[name]} is installed: "
+            "results differ in their last bits between versions. Install the recorded ones to compare."
+        )
+    made = plan(read_grid(Path(record["file"])))
+    points = Random(seed).sample(record["points"], min(count, len(record["points"])))
+    for point in points:
+        if point["key"] not in made.nodes:
+            raise OGPSAError(f"{record['file']} has changed since {path} was written: run `ogpsa lab run` again.")
+    needed: dict[str, Node] = {}
+
+    def need(key: str) -> None:
+        for other in made.nodes[key].needs:
+            need(other)
+        needed[key] = made.nodes[key]
+
+    for point in points:
+        need(point["key"])
+    return points, needed
+
+
+def compare(point: dict[str, Any], output: Path) -> str | None:
+    """Compare a point with its record.
+
+    Args:
+        point: as recorded.
+        output: folder of the results in which it was made again.
+
+    Returns:
+        What differs; None where nothing does.
+    """
+    result = finished(output, point["key"])
+    if result is None:
+        return "it was not made"
+    for name in ("measures", "curves"):
+        if result[name] != point[name]:
+            return f"its {name} differ from those recorded"
+    if result["weights"] != point["weights"]:
+        return f"its weights have the SHA-256 {result['weights']}, and {point['weights']} is recorded"
+    return None

@@ -1,0 +1,161 @@
+"""`ogpsa lab run | check`. Heavy imports stay inside the handlers, so `ogpsa --help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import OGPSAError
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .nodes import Node
+
+DEFAULT_OUTPUT = Path("saves") / "lab"
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `run` and `check` to the commands of `ogpsa lab`.
+
+    Args:
+        commands: of the parser of `ogpsa lab`.
+    """
+    run = commands.add_parser(
+        "run",
+        help="run grids of methods, learning rates and seeds; the same command resumes",
+        description="Every model is made once and kept by the hash of all that makes it, so a second run, or another "
+        "grid, finds it. The results of FILE.yaml are in FILE.json of the output folder; `ogpsa report` reads them.",
+    )
+    run.add_argument("files", type=Path, nargs="+", metavar="FILE", help="grids, such as examples/yaml/lab/*.yaml")
+    _add_common(run)
+    run.add_argument("--seeds", metavar="A,B", help="these seeds only (those of the file)")
+    run.add_argument("--methods", metavar="A,B", help="these methods only (all)")
+    run.add_argument("--pipelines", metavar="A,B", help="these pipelines only (all)")
+    run.add_argument("--dry-run", action="store_true", help="say how many models there are to make, make none")
+    run.set_defaults(handler=run_grids)
+
+    check = commands.add_parser(
+        "check",
+        help="make points of recorded grids again and compare them bit for bit",
+        description="Points are drawn at random and made anew from nothing, worlds included; weights must have the "
+        "recorded SHA-256 and measures the recorded values. The versions of the libraries must be the recorded ones, "
+        "and between kinds of CPU rounding differs.",
+    )
+    check.add_argument("records", type=Path, nargs="+", metavar="RECORD", help="such as docs/lab/*.json")
+    check.add_argument("--points", type=int, default=3, metavar="N", help="points of each record (%(default)s)")
+    check.add_argument("--draw", type=int, default=0, metavar="SEED", help="of the choice of points (%(default)s)")
+    check.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    check.set_defaults(handler=run_check)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="results (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes of one thread each (%(default)s)"
+    )
+
+
+def run_grids(args: argparse.Namespace) -> int:
+    """Make what is missing of some grids, and write their results.
+
+    Args:
+        args: what `register` added.
+
+    Returns:
+        0, or 1 where a model could not be made.
+
+    Raises:
+        OGPSAError: in a file, or in a selection.
+    """
+    from rich.console import Console
+
+    from .definition import read_grid
+    from .nodes import plan
+    from .record import make_record, record_path, write_record
+    from .runner import finished, make_all
+    from .selection import selected
+
+    grids = [selected(read_grid(file), args) for file in args.files]
+    stems = [grid.file.stem for grid in grids]
+    if len(set(stems)) != len(stems):
+        raise OGPSAError("Two of the grids have files of one name, so their results would be one file. Rename one.")
+    plans = [plan(grid) for grid in grids]
+    nodes = {key: node for each in plans for key, node in each.nodes.items()}
+    console = Console()
+    there = sum(finished(args.output, key) is not None for key in nodes)
+    points = sum(len(each.points) for each in plans)
+    console.print(
+        f"{points} points, {len(nodes)} models: {there} are there, {len(nodes) - there} to make.", highlight=False
+    )
+    if args.dry_run:
+        return 0
+    problems = _make_with_progress(console, list(nodes.values()), args.output, args.jobs)
+    for grid, each in zip(grids, plans, strict=True):
+        path = record_path(args.output, grid)
+        write_record(path, make_record(grid, each, args.output))
+        console.print(f"{path}", highlight=False, soft_wrap=True)
+    for key, problem in problems.items():
+        console.print(f"[red]{key}[/red]: {problem}", highlight=False, soft_wrap=True)
+    return 1 if problems else 0
+
+
+def _make_with_progress(console: Console, nodes: list[Node], output: Path, jobs: int) -> dict[str, str]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from .runner import make_all
+
+    if jobs < 1:
+        raise OGPSAError(f"--jobs is {jobs}: take 1 or more.")
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("Models", total=len(nodes), failed="")
+        failed: list[str] = []
+
+        def on_done(node: Node, problem: str | None) -> None:
+            failed.extend([node.key] if problem else [])
+            progress.update(task, advance=1, failed=f"{len(failed)} failed" if failed else "")
+
+        return make_all(nodes, output, jobs, on_done)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Make recorded points again and say whether they are what they were.
+
+    Args:
+        args: what `register` added.
+
+    Returns:
+        0 where all are, otherwise 1.
+
+    Raises:
+        OGPSAError: a record cannot be read, or its grid has changed since.
+    """
+    import tempfile
+
+    from rich.console import Console
+
+    from .again import compare, drawn_points
+
+    chosen = [(path, *drawn_points(path, args.points, args.draw)) for path in args.records]
+    nodes = {key: node for _, _, needed in chosen for key, node in needed.items()}
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        problems = _make_with_progress(console, list(nodes.values()), Path(folder), args.jobs)
+        differing = 0
+        for path, points, _ in chosen:
+            for point in points:
+                said = problems.get(point["key"]) or compare(point, Path(folder))
+                differing += bool(said)
+                where = f"{path.name}: {point['method']}, {point['pipeline']}, level {point['level']}"
+                console.print(f"{where}, seed {point['seed']}: {said or 'equal'}", highlight=False, soft_wrap=True)
+    return 1 if differing else 0

@@ -1,0 +1,137 @@
+"""A grid's results in one file, which needs no other: what was asked for, what came out, and how it can be repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...errors import OGPSAError
+from ...files import read_json, write_text
+from .definition import Grid
+from .nodes import Plan, versions
+from .runner import finished
+
+
+FORMAT = 1
+_KEPT = ("weights", "measures", "curves", "seconds")
+
+
+def record_path(output: Path, grid: Grid) -> Path:
+    """The file of a grid's results.
+
+    Args:
+        output: folder of a lab's results.
+        grid: the grid.
+
+    Returns:
+        Named as the grid's file.
+    """
+    return output / f"{grid.file.stem}.json"
+
+
+def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
+    """Collect what is finished of a grid.
+
+    Args:
+        grid: the grid.
+        plan: its models.
+        output: folder of a lab's results.
+
+    Returns:
+        Plain values for `write_record`.
+    """
+    bases = {str(seed): _kept(output, key) for seed, key in plan.bases.items()}
+    points = [{**asdict(point), **kept} for point in plan.points if (kept := _kept(output, point.key))]
+    return {
+        "format": FORMAT,
+        "file": grid.file.as_posix(),
+        "title": grid.title,
+        "axis": grid.axis,
+        "world": grid.world,
+        "seeds": list(grid.seeds),
+        "pipelines": {name: {stage: list(rates) for stage, rates in p.items()} for name, p in grid.pipelines.items()},
+        "methods": {
+            name: {"title": method.title, "at": method.at, "rate": method.rate}
+            for name, method in grid.methods.items()
+        },
+        "versions": versions(),
+        "planned": len(plan.points),
+        "bases": {seed: base for seed, base in bases.items() if base},
+        "points": points,
+    }
+
+
+def _kept(output: Path, key: str) -> dict[str, Any]:
+    result = finished(output, key)
+    return {} if result is None else {"key": key, **{name: result[name] for name in _KEPT}}
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record, a line a point, so that two of them can be compared by line.
+
+    Args:
+        path: the file.
+        record: what `make_record` returned.
+    """
+    head = {name: value for name, value in record.items() if name not in ("bases", "points")}
+    lines = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()]
+    bases = [f"{json.dumps(seed)}: {json.dumps(base)}" for seed, base in record["bases"].items()]
+    points = [json.dumps(point) for point in record["points"]]
+    lines.append('"bases": {\n' + ",\n".join(bases) + "\n}")
+    lines.append('"points": [\n' + ",\n".join(points) + "\n]")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def is_record(value: Any) -> bool:
+    """Tell a grid's results from other JSON.
+
+    Args:
+        value: what a file holds.
+
+    Returns:
+        Whether `read_record` takes it.
+    """
+    return isinstance(value, dict) and {"axis", "methods", "pipelines", "bases", "points"} <= set(value)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a grid's results.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What `make_record` returned.
+
+    Raises:
+        OGPSAError: it cannot be read or is something else.
+    """
+    record = read_json(path)
+    if not is_record(record):
+        raise OGPSAError(f"{path} does not hold the results of `ogpsa lab run`.")
+    if record.get("format") != FORMAT:
+        raise OGPSAError(f"{path} has the format {record.get('format')}, and this version reads {FORMAT} only.")
+    return dict(record)
+
+
+def find_records(folders: Sequence[Path]) -> list[Path]:
+    """Find the results of grids.
+
+    Args:
+        folders: where to look; a file stands for itself.
+
+    Returns:
+        The files, in the order of the folders and by name.
+    """
+    found = []
+    for folder in folders:
+        for path in [folder] if folder.is_file() else sorted(folder.glob("*.json")):
+            try:
+                fits = is_record(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                fits = False
+            found += [path] if fits else []
+    return found
