@@ -87,7 +87,7 @@ def plan(grid: Grid) -> Plan:
             for pipeline in method.pipelines:
                 stages = grid.pipelines[pipeline]
                 for level in range(len(next(iter(stages.values())))):
-                    rates = {stage: values[level] * method.rate for stage, values in stages.items()}
+                    rates = {stage: float(f"{values[level] * method.rate:.6g}") for stage, values in stages.items()}
                     key = _chain(made, method, rates, seed, base)
                     point = Point(method=name, pipeline=pipeline, level=level, rates=rates, seed=seed, key=key)
                     made.points.append(point)
