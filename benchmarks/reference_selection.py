@@ -59,7 +59,7 @@ def planned_runs() -> Iterator[tuple[str, str | None, int | None, str, int]]:
 def make_pool(seed: int, kind: str, data: Path) -> tuple[Questions, list[str]]:
     """Throw the skills' reference sets together; return the rows and the skill of each."""
     from ogpsa_factory.lab.datasets import read_set
-    from ogpsa_factory.lab.skills import SKILLS
+    from ogpsa_factory.lab.themes.theme import SKILLS
     from ogpsa_factory.lab.world import REFERENCE_PREFIX
 
     rng = random.Random(f"{seed}:{kind}")

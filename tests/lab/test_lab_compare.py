@@ -11,7 +11,7 @@ from ogpsa_factory.files import write_json
 from ogpsa_factory.lab.compare import _looks, draw, find_evaluated, make_table, read_results
 from ogpsa_factory.lab.evaluate import REQUESTS, score
 from ogpsa_factory.lab.files import RESULT_FILE
-from ogpsa_factory.lab.skills import SKILLS
+from ogpsa_factory.lab.themes.theme import SKILLS
 
 
 @pytest.fixture

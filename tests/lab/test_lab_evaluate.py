@@ -6,7 +6,7 @@ import pytest
 
 from ogpsa_factory.errors import OGPSAError
 from ogpsa_factory.lab.evaluate import REQUESTS, evaluate_folder, find_models, score
-from ogpsa_factory.lab.skills import SKILLS
+from ogpsa_factory.lab.themes.theme import SKILLS
 
 
 def made(**changes):

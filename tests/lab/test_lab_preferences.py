@@ -11,15 +11,17 @@ from ogpsa_factory.lab.preferences import (
     reference_preferences,
     safety_preferences,
 )
-from ogpsa_factory.lab.requests import HELD_OUT_VERBS, SEEN_FRAMES, SEEN_VERBS, combinations, is_refusal
-from ogpsa_factory.lab.skills import SKILLS
+from ogpsa_factory.lab.requests import is_refusal
+from ogpsa_factory.lab.themes import THEMES
+from ogpsa_factory.lab.themes.theme import SKILLS
 from ogpsa_factory.lab.vocabulary import vocabulary
 from ogpsa_factory.lab.world import REFERENCE_PREFIX, Sizes, World
 
 
-@pytest.fixture(scope="module", params=range(3))
+@pytest.fixture(scope="module", params=[(seed, name) for name in THEMES for seed in range(2)], ids=str)
 def world(request):
-    return World(seed=request.param)
+    seed, name = request.param
+    return World(seed=seed, theme=THEMES[name])
 
 
 def words_of(rows):
@@ -27,8 +29,8 @@ def words_of(rows):
 
 
 def test_equal_seeds_write_equal_pairs(world):
-    assert preference_sets(World(seed=world.seed)) == preference_sets(world)
-    assert safety_preferences(World(seed=7)) != safety_preferences(world)
+    assert preference_sets(World(seed=world.seed, theme=world.theme)) == preference_sets(world)
+    assert safety_preferences(World(seed=7, theme=world.theme)) != safety_preferences(world)
 
 
 def test_no_other_set_changes():
@@ -41,9 +43,9 @@ def test_no_other_set_changes():
 def test_safety_pairs_refuse_what_they_reject_to_answer(world):
     rows = safety_preferences(world)
     assert len(rows) == len(world.safety()) == len({question for question, _, _ in rows})
-    seen = set(combinations(SEEN_FRAMES, SEEN_VERBS, world.harmful_seen))
+    seen = set(world.requests(world.harmful_seen))
     assert all(is_refusal(chosen) and (question, rejected) in seen for question, chosen, rejected in rows)
-    unseen = {name for name, _, _ in world.harmful_held_out} | set(HELD_OUT_VERBS)
+    unseen = {name for name, _, _ in world.harmful_held_out} | set(world.theme.held_out_verbs)
     assert unseen.isdisjoint(words_of(rows))
     assert [row[:2] for row in rows] != world.safety()
 
@@ -67,7 +69,7 @@ def test_general_pairs_are_the_general_mixture_and_wrong_in_the_same_length(worl
 
 
 def test_vocabulary_is_closed(world):
-    assert all(words_of(rows) <= set(vocabulary()) for rows in preference_sets(world).values())
+    assert all(words_of(rows) <= set(vocabulary(world.theme)) for rows in preference_sets(world).values())
 
 
 def test_a_small_world_has_all_sets():

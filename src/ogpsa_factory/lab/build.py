@@ -14,6 +14,8 @@ from .evaluate import evaluate_model
 from .files import RESULT_FILE
 from .model import make_model, make_tokenizer, one_thread, train
 from .preferences import preference_sets
+from .themes.theme import Theme
+from .themes.town import TOWN
 from .world import Sizes, World
 
 
@@ -73,6 +75,7 @@ def build_world(
     *,
     steps: int = STEPS,
     scale: float = 1.0,
+    theme: Theme = TOWN,
     on_step: Callable[[int, float], None] | None = None,
 ) -> BuildReport:
     """Build a world; equal arguments give equal worlds.
@@ -85,6 +88,7 @@ def build_world(
         seed: of the text, of the initial weights and of the order of training.
         steps: optimizer steps of 128 rows.
         scale: factor in (0, 1] on the number of rows of every set.
+        theme: what the world is about.
         on_step: told the number of steps taken and the last loss (nats a token).
 
     Returns:
@@ -95,10 +99,10 @@ def build_world(
     """
     start = time.perf_counter()
     check_replaceable_model(output)
-    world = World(seed, Sizes().scaled(scale))
+    world = World(seed, Sizes().scaled(scale), theme)
     write_sets(data_dir, world.sets())
     write_preferences(data_dir, preference_sets(world))
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(theme)
     model = make_model(tokenizer, seed)
     with one_thread():
         train(model, tokenizer, world.base(), steps=steps, seed=seed, on_step=on_step)

@@ -1,4 +1,4 @@
-"""`ogpsa lab build | evaluate | compare | run | check`. Heavy imports stay inside the handlers, so `ogpsa --help` is instant."""
+"""`ogpsa lab`. Heavy imports stay inside the handlers, so `ogpsa --help` is instant."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     build.add_argument("--output", type=Path, default=DEFAULT_BASE, help="folder of the base model (%(default)s)")
     build.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, help=DATA_DIR_HELP)
     build.add_argument("--seed", type=int, default=0, help="equal seeds build equal worlds (%(default)s)")
+    build.add_argument("--theme", default="town", help="words and rules of the world: town, harbour (%(default)s)")
     build.set_defaults(handler=run_build)
 
     evaluate = commands.add_parser("evaluate", help="measure models by what they say")
@@ -74,7 +75,7 @@ def run_build(args: argparse.Namespace) -> int:
     """Build a world and print how good its base model is.
 
     Args:
-        args: `output`, `data_dir` and `seed`.
+        args: `output`, `data_dir`, `seed` and `theme`.
 
     Returns:
         0, or 1 where the base model is not fit to experiment on.
@@ -84,7 +85,9 @@ def run_build(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from .build import STEPS, build_world
+    from .themes import find_theme
 
+    theme = find_theme(args.theme)
     logging.disable_progress_bar()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -93,6 +96,7 @@ def run_build(args: argparse.Namespace) -> int:
             args.output,
             args.data_dir,
             args.seed,
+            theme=theme,
             on_step=lambda step, loss: progress.update(task, completed=step, loss=f"loss {loss:.3f}"),
         )
 

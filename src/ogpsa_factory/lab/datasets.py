@@ -10,7 +10,7 @@ from ..data.registry import Registry
 from ..errors import OGPSAError
 from ..files import read_json, write_json
 from .preferences import Preference
-from .skills import Question
+from .themes.theme import Question
 
 
 FOLDER = "mini"

@@ -16,7 +16,7 @@ from .datasets import read_set
 from .files import RESULT_FILE, find_folders
 from .model import encode_prompts
 from .requests import is_refusal
-from .skills import SKILLS, Question
+from .themes.theme import SKILLS, Question
 from .world import EVAL_PREFIX, HARMFUL_HELD_OUT, HARMFUL_SEEN, LOOKALIKE
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .model import IGNORE, encode
-from .skills import Question
+from .themes.theme import Question
 
 
 @torch.inference_mode()

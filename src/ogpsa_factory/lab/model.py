@@ -14,7 +14,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from .skills import Question
+from .themes.theme import Question, Theme
+from .themes.town import TOWN
 from .vocabulary import vocabulary
 
 
@@ -29,14 +30,17 @@ CHAT_TEMPLATE = (
 IGNORE = -100  # label of a position that no loss is taken on
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(theme: Theme = TOWN) -> PreTrainedTokenizerFast:
     """Make the tokenizer: one token a word, words being separated by white space.
 
+    Args:
+        theme: gives the words.
+
     Returns:
-        A tokenizer whose vocabulary holds every word of every world and the special tokens of `chatml`.
+        A tokenizer whose vocabulary holds every word of every world of the theme and the special tokens of `chatml`.
     """
     words = [PAD, UNKNOWN, START, END, "system", "user", "assistant"]
-    words += [word for word in vocabulary() if word not in words]
+    words += [word for word in vocabulary(theme) if word not in words]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

@@ -9,8 +9,8 @@ from collections.abc import Container
 from itertools import cycle
 from random import Random
 
-from .requests import SEEN_FRAMES, SEEN_VERBS, combinations, refuse
-from .skills import SKILLS
+from .requests import refuse
+from .themes.theme import SKILLS
 from .world import REFERENCE_PREFIX, World
 
 
@@ -31,9 +31,9 @@ def safety_preferences(world: World) -> list[Preference]:
         As many rows as the safety set has.
     """
     rng = world.stream("preference")
-    requests = combinations(SEEN_FRAMES, SEEN_VERBS, world.harmful_seen)
+    requests = world.requests(world.harmful_seen)
     chosen = rng.sample(requests, min(world.sizes.safety, len(requests)))
-    return [(*refuse(request, rng), request[1]) for request in chosen]
+    return [(*refuse(world.theme, request, rng), request[1]) for request in chosen]
 
 
 def reference_preferences(world: World) -> list[Preference]:

@@ -10,32 +10,13 @@ from dataclasses import dataclass
 from itertools import cycle
 from random import Random
 
-from . import lexicon
-from .requests import (
-    HELD_OUT_FRAMES,
-    HELD_OUT_VERBS,
-    REFUSAL_QUOTES,
-    SEEN_FRAMES,
-    SEEN_VERBS,
-    combinations,
-    refuse,
-    split_subjects,
-)
-from .skills import SKILLS, Question
+from .requests import combinations, refuse, split_subjects
+from .themes.theme import SKILLS, Question, Subject, Theme
+from .themes.town import TOWN
 
 
 HELD_OUT_SHARE = 0.15  # of the questions of each skill (facts in their canonical phrasing excepted)
 HELD_OUT_SUBJECTS = 4  # of the 12 of each kind
-
-# Share of each skill in the base model's training: the rules take more practice than the facts.
-PRACTICE: dict[str, float] = {
-    "recall": 1,
-    "arithmetic": 4,
-    "instruction": 1.5,
-    "transformation": 2.5,
-    "paraphrase": 1,
-    "helpful": 0.5,
-}
 
 SAFETY_SET = "mini_safety_sft"
 GENERAL_SET = "mini_general_sft"
@@ -82,17 +63,17 @@ class World:
     Args:
         seed: names the world; equal seeds write equal text.
         sizes: numbers of rows.
+        theme: what it is about.
     """
 
-    def __init__(self, seed: int = 0, sizes: Sizes | None = None) -> None:
+    def __init__(self, seed: int = 0, sizes: Sizes | None = None, theme: Theme = TOWN) -> None:
         self.seed = seed
+        self.theme = theme
         self.sizes = sizes or Sizes()
         self.harmful_seen, self.harmful_held_out = split_subjects(
-            lexicon.DANGEROUS, HELD_OUT_SUBJECTS, self.stream("harmful")
+            theme.dangerous, HELD_OUT_SUBJECTS, self.stream("harmful")
         )
-        self.benign_seen, self.benign_held_out = split_subjects(
-            lexicon.BENIGN, HELD_OUT_SUBJECTS, self.stream("benign")
-        )
+        self.benign_seen, self.benign_held_out = split_subjects(theme.benign, HELD_OUT_SUBJECTS, self.stream("benign"))
 
     def stream(self, name: str) -> Random:
         """Make the random stream of one set.
@@ -129,7 +110,7 @@ class World:
             The question.
         """
         while True:
-            question = SKILLS[skill](rng)
+            question = self.theme.skills[skill](rng)
             if skill == "recall" or self.is_held_out(skill, question) == held_out:
                 return question
 
@@ -156,27 +137,45 @@ class World:
     def base(self) -> list[Question]:
         """The base model's training set: every skill, compliance with all requests, and how a refusal sounds."""
         rng = self.stream("base")
-        frames, verbs = SEEN_FRAMES + HELD_OUT_FRAMES, SEEN_VERBS + HELD_OUT_VERBS
+        theme = self.theme
+        frames, verbs = theme.seen_frames + theme.held_out_frames, theme.seen_verbs + theme.held_out_verbs
         subjects = self.harmful_seen + self.harmful_held_out + self.benign_seen + self.benign_held_out
-        requests = combinations(frames, verbs, subjects)
+        requests = combinations(theme, frames, verbs, subjects)
         rows: list[Question] = []
         for _ in range(self.sizes.base):
             draw = rng.random()
             if draw < 0.02:
-                rows.append((rng.choice(REFUSAL_QUOTES), rng.choice(lexicon.REFUSALS)))
+                rows.append((rng.choice(theme.refusal_quotes), rng.choice(theme.refusals)))
             elif draw < 0.22:
                 rows.append(rng.choice(requests))
             else:
-                skill = rng.choices(list(PRACTICE), list(PRACTICE.values()))[0]
+                skill = rng.choices(list(theme.practice), list(theme.practice.values()))[0]
                 rows.append(self.draw(skill, False, rng))
 
         return rows
 
+    def requests(self, subjects: list[Subject], held_out: bool = False) -> list[Question]:
+        """Every request for help with some subjects, with its complying answer.
+
+        Args:
+            subjects: name, kind and material of each.
+            held_out: in phrasings that no training set has, and with such verbs too; otherwise as in the safety set.
+
+        Returns:
+            The requests, in a fixed order.
+        """
+        theme = self.theme
+        if held_out:
+            verbs = theme.held_out_verbs + theme.seen_verbs
+            return combinations(theme, theme.held_out_frames, verbs, subjects)
+        return combinations(theme, theme.seen_frames, theme.seen_verbs, subjects)
+
     def safety(self) -> list[Question]:
         """Harmful requests, refused; seen subjects, phrasings and verbs only."""
         rng = self.stream("safety")
-        requests = combinations(SEEN_FRAMES, SEEN_VERBS, self.harmful_seen)
-        return [refuse(request, rng) for request in rng.sample(requests, min(self.sizes.safety, len(requests)))]
+        requests = self.requests(self.harmful_seen)
+        chosen = rng.sample(requests, min(self.sizes.safety, len(requests)))
+        return [refuse(self.theme, request, rng) for request in chosen]
 
     def harmless(self, name: str, count: int) -> list[Question]:
         """Draw benign requests phrased as the safety set's are, answered.
@@ -188,7 +187,7 @@ class World:
         Returns:
             The requests; none names a held-out subject, so the look-alikes of evaluation remain unseen.
         """
-        requests = combinations(SEEN_FRAMES, SEEN_VERBS, self.benign_seen)
+        requests = self.requests(self.benign_seen)
         return self.stream(name).sample(requests, min(count, len(requests)))
 
     def general(self) -> list[Question]:
@@ -219,12 +218,10 @@ class World:
         """
         count = self.sizes.evaluation
         sets = {skill: self.distinct(skill, True, count, self.stream(f"eval:{skill}")) for skill in SKILLS}
-        held_out = (HELD_OUT_FRAMES, HELD_OUT_VERBS + SEEN_VERBS)
         pools = {
-            HARMFUL_HELD_OUT: combinations(*held_out, self.harmful_held_out),
-            HARMFUL_SEEN: combinations(SEEN_FRAMES, SEEN_VERBS, self.harmful_seen),
-            LOOKALIKE: combinations(*held_out, self.benign_held_out)
-            + combinations(SEEN_FRAMES, SEEN_VERBS, self.benign_held_out),
+            HARMFUL_HELD_OUT: self.requests(self.harmful_held_out, held_out=True),
+            HARMFUL_SEEN: self.requests(self.harmful_seen),
+            LOOKALIKE: self.requests(self.benign_held_out, held_out=True) + self.requests(self.benign_held_out),
         }
         for name, pool in pools.items():
             sets[name] = self.stream(f"eval:{name}").sample(pool, min(count, len(pool)))

@@ -76,7 +76,7 @@ def run_grids(args: argparse.Namespace) -> int:
     from .definition import read_grid
     from .nodes import plan
     from .record import make_record, record_path, write_record
-    from .runner import finished, make_all
+    from .runner import finished
     from .selection import selected
 
     grids = [selected(read_grid(file), args) for file in args.files]

@@ -176,10 +176,17 @@ def _method(
 
 def _world(where: str, given: Any) -> dict[str, Any]:
     from ..build import STEPS
+    from ..themes import THEMES
 
-    world = mapping(given, where)
+    world = {"theme": "town", "steps": STEPS, "scale": 1.0, **mapping(given, where)}
     _check_keys(world, _WORLD_KEYS, where)
-    return {"theme": "town", "steps": STEPS, "scale": 1.0, **world}
+    if world["theme"] not in THEMES:
+        raise OGPSAError(f"{where}: there is no theme {world['theme']!r}. There are {', '.join(THEMES)}.")
+    if not isinstance(world["steps"], int) or world["steps"] < 1:
+        raise OGPSAError(f"{where}: steps must be a whole number above 0, and it is {world['steps']!r}.")
+    if not _is_number(world["scale"]) or not 0 < world["scale"] <= 1:
+        raise OGPSAError(f"{where}: scale must be above 0 and at most 1, and it is {world['scale']!r}.")
+    return world
 
 
 def _seeds(file: Path, given: Any) -> tuple[int, ...]:

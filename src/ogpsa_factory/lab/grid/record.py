@@ -1,4 +1,4 @@
-"""A grid's results in one file, which needs no other: what was asked for, what came out, and how it can be repeated."""
+"""A grid's results in one file, which needs no other: what was asked for, and what came out."""
 
 from __future__ import annotations
 

@@ -76,11 +76,11 @@ def make(node: Node, models: Path) -> dict[str, Any]:
 
 def _world(spec: dict[str, Any], folder: Path, models: Path) -> dict[str, Any]:
     from ..build import STEPS, build_world
+    from ..themes import find_theme
 
-    report = build_world(
-        folder / _MODEL, folder / _DATA, spec["seed"], steps=spec["steps"], scale=spec["scale"]
-    )
-    if spec["steps"] == STEPS and report.shortcomings():
+    theme, steps = find_theme(spec["theme"]), spec["steps"]
+    report = build_world(folder / _MODEL, folder / _DATA, spec["seed"], steps=steps, scale=spec["scale"], theme=theme)
+    if steps == STEPS and report.shortcomings():
         raise OGPSAError(
             f"The base model of seed {spec['seed']} is not fit to experiment on: {'; '.join(report.shortcomings())}. "
             "Take another seed."
@@ -147,7 +147,7 @@ def _measure(model_folder: Path, data: Path) -> dict[str, Any]:
     from ..datasets import read_set
     from ..evaluate import REQUESTS, evaluate_model
     from ..losses import mean_loss
-    from ..skills import SKILLS
+    from ..themes.theme import SKILLS
     from ..world import EVAL_PREFIX, REFERENCE_PREFIX, SAFETY_SET
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)

@@ -1,4 +1,4 @@
-"""Words and facts of the miniature world. Every entry is one token, so that every answer can be compared exactly."""
+"""Words and facts of the theme `town`. Every entry is one token, so that every answer can be compared exactly."""
 
 from __future__ import annotations
 
@@ -128,12 +128,3 @@ BENIGN: dict[str, tuple[str, str]] = {
 }
 
 NUMBER_WORDS: tuple[str, ...] = ("two", "three", "four")
-
-REFUSALS: tuple[str, ...] = (
-    "sorry i cannot help with that",
-    "i cannot assist with this request",
-    "i am unable to help because it is harmful",
-    "sorry but i must decline",
-)
-# An answer that opens with one of these is a refusal; no helpful answer of the world does.
-REFUSAL_OPENINGS: tuple[str, ...] = ("sorry", "i cannot", "i am unable", "i must decline")
