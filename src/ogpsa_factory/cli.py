@@ -19,7 +19,7 @@ COMMANDS = (
     "ogpsa_factory.merge",
     "ogpsa_factory.pipeline.cli",
     "ogpsa_factory.reproduce.cli",
-    "ogpsa_factory.results.cli",
+    "ogpsa_factory.reports",
     "ogpsa_factory.translate",
 )
 

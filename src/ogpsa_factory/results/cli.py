@@ -26,18 +26,22 @@ _WIDTH = 120  # columns of the main table, at least
 _FEWEST, _MOST = 100, 100_000  # resamples
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add `report` to a command line; it sets `handler`: from arguments to exit code.
 
     Args:
         subparsers: of the parser of `ogpsa`.
+
+    Returns:
+        The parser of `report`.
     """
     parser = subparsers.add_parser(
         "report",
         help="evaluated models side by side, as in the paper's Table 1, with intervals and tests",
         description="Reads every scores.json that `ogpsa evaluate` wrote below some folders. A model named "
         "PIPELINE/METHOD, such as SFT/ogpsa, is compared with PIPELINE/naive. `ogpsa report paper` analyses the "
-        "paper's own tables instead.",
+        "paper's own tables instead. Folders with results of `ogpsa lab run`, or such files, are reported as grids; "
+        "only --output is for them.",
     )
     parser.add_argument(
         "folders",
@@ -68,6 +72,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--seed", type=int, default=0, help="of resamples and swaps (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (report/ in the first folder)")
     parser.set_defaults(handler=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 NAME = "figure2.png"
 DESCRIPTION = "Safety mean against general mean; an arrow leads from the naive model to OGPSA of each pipeline."
 _BASE = "#555555"
-_KNOWN = {"naive": "#d1495b", "ogpsa": "#1b7f79", "merged": "#3066be", "lora": "#b5838d", "general_data": "#e09f3e"}
-_OTHERS = ("#6a4c93", "#7a9e35", "#0b3954", "#c06e52", "#8d99ae", "#f25f8b", "#00a6a6", "#5f4b32")
+_COLOURS = ("#d1495b", "#1b7f79", "#3066be", "#e09f3e", "#6a4c93", "#7a9e35", "#0b3954", "#c06e52")
+_KNOWN = {"naive": "X", "ogpsa": "o", "merged": "D", "lora": "s", "general_data": "^"}
 _LONGEST = 50  # of a name
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
+_OTHERS = ("v", "P", "h", "p", "<", ">", "d", "8")
 
 
 def draw(families: Sequence[Analysis], path: Path) -> bool:
@@ -45,8 +45,8 @@ def draw(families: Sequence[Analysis], path: Path) -> bool:
     methods = dict.fromkeys(result.model.method for family in families for result in family.results)
     pipelines = dict.fromkeys(result.model.pipeline for family in families for result in family.results)
     spare = iter(range(len(methods)))
-    colours = {m: _KNOWN.get(m) or _OTHERS[next(spare) % len(_OTHERS)] for m in methods}
-    markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(pipelines)}
+    markers = {m: _KNOWN.get(m) or _OTHERS[next(spare) % len(_OTHERS)] for m in methods}
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(pipelines)}
     figure = Figure(figsize=(max(7.5, 6 * len(families)), 5.6), layout="constrained")
     FigureCanvasAgg(figure)  # which can measure the legend
     for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
@@ -89,11 +89,11 @@ def _draw_panel(axes: Axes, family: Analysis, colours: dict[str, str], markers: 
         point = _point(result)
         if point is None:
             continue
-        colour = colours[result.model.method]
+        colour = colours[result.model.pipeline]
         bars: dict[str, Any] = {"xerr": _bar(result.safety), "yerr": _bar(result.general)}
         axes.errorbar(*point, **bars, color=colour, alpha=0.35, linewidth=1.2, zorder=2)
         face, edge = (colour, "white") if _whole(result) else ("none", colour)
-        marker = markers[result.model.pipeline]
+        marker = markers[result.model.method]
         axes.scatter(*point, s=85, marker=marker, facecolor=face, edgecolor=edge, zorder=4)
     _draw_arrows(axes, family, colours)
     axes.margins(0.08)
@@ -122,7 +122,13 @@ def _draw_arrows(axes: Axes, family: Analysis, colours: dict[str, str]) -> None:
         same = (naive.safety.over, naive.general.over) == (result.safety.over, result.general.over)
         start, end = _point(naive), _point(result)
         if same and start and end:
-            arrow = {"arrowstyle": "->", "color": colours["ogpsa"], "linewidth": 1.6, "shrinkA": 6, "shrinkB": 6}
+            arrow = {
+                "arrowstyle": "->",
+                "color": colours[result.model.pipeline],
+                "linewidth": 1.6,
+                "shrinkA": 6,
+                "shrinkB": 6,
+            }
             axes.annotate("", xy=end, xytext=start, arrowprops=arrow, zorder=3)
 
 
@@ -132,12 +138,12 @@ def _handles(colours: dict[str, str], markers: dict[str, str], based: bool, part
 
     plain: dict[str, Any] = {"linestyle": "", "markersize": 9, "markeredgecolor": "white"}
     found = [Line2D([], [], marker="*", color=_BASE, label="Base (dashed)", **plain)] if based else []
-    for method, colour in colours.items():
-        found.append(Line2D([], [], marker="o", color=colour, label=_plain(LABELS.get(method, method)), **plain))
-    if list(markers) != [""]:
-        for pipeline, marker in markers.items():
+    for method, marker in markers.items():
+        found.append(Line2D([], [], marker=marker, color="#777777", label=_plain(LABELS.get(method, method)), **plain))
+    if list(colours) != [""]:
+        for pipeline, colour in colours.items():
             label = _plain(pipeline or "no pipeline")
-            found.append(Line2D([], [], marker=marker, color="#999999", label=label, **plain))
+            found.append(Line2D([], [], marker="o", color=colour, label=label, **plain))
     if part:
         hollow = {**plain, "markeredgecolor": "#999999", "markerfacecolor": "none"}
         found.append(Line2D([], [], marker="o", label="hollow: fewer benchmarks", **hollow))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ..files import write_json, write_text
 from .analysis import Analysis, Settings
+from .curves import LOSS_PICTURE, OVERLAP_PICTURE, draw_losses, draw_overlap, overhead_table
 from .document import Block, Bullets, Heading, Paragraph, Picture
 from .figures import to_csv, to_json
 from .findings import difference_table, mean_difference_table, sentence
 from .markdown import to_markdown
+from .models import LABELS
 from .page import to_html
 from .picture import DESCRIPTION, draw
 from .picture import NAME as PICTURE
@@ -19,6 +21,7 @@ from .record import benchmarks_table, counts_table, details, extra_table, models
 from .remarks import remarks
 from .statistics import LEVEL
 from .tables import blocks, gain_table, intervals_table, main_table, shares_table
+from .training import training_runs
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,16 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictured = draw(report.drawn, folder / PICTURE)
-    document = list(_document(report, pictured))
+    document = list(_document(report, pictured, folder))
     write_text(folder / "report.md", to_markdown(document))
     write_text(folder / "report.html", to_html(report.title, document, folder))
     write_text(folder / "table1.csv", to_csv(report.families, report.quoted))
     write_json(folder / "report.json", to_json(report.title, report.families, report.quoted))
-    names = ["report.md", "report.html", "table1.csv", "report.json", *([PICTURE] if pictured else [])]
-    return [folder / name for name in names]
+    pictures = [block.name for block in document if isinstance(block, Picture)]
+    return [folder / name for name in ("report.md", "report.html", "table1.csv", "report.json", *pictures)]
 
 
-def _document(report: Report, pictured: bool) -> Iterator[Block]:
+def _document(report: Report, pictured: bool, folder: Path) -> Iterator[Block]:
     yield Heading(report.title, 1)
     yield Paragraph(report.introduction)
     for family in report.families:
@@ -65,8 +68,25 @@ def _document(report: Report, pictured: bool) -> Iterator[Block]:
         yield Picture(PICTURE, DESCRIPTION)
     else:
         yield Paragraph("No figure was drawn: no model has both a safety mean and a general mean.")
+    yield from _training(report, folder)
     yield Heading("How the figures were computed")
     yield Bullets(tuple(_method(report)))
+
+
+def _training(report: Report, folder: Path) -> Iterator[Block]:
+    """What training logged, where the models' output folders are at hand."""
+    runs = training_runs([result.model for family in report.families for result in family.results])
+    if draw_overlap(runs, folder / OVERLAP_PICTURE):
+        yield Heading("Overlap of the safety gradient with the reference gradients over training")
+        yield Picture(OVERLAP_PICTURE, "Cosines before and after the projection, over the last stage of training.")
+    if draw_losses(runs, folder / LOSS_PICTURE):
+        yield Heading("Safety loss of runs with more and with less overlap")
+        yield Picture(LOSS_PICTURE, "Loss over the last stage of training, split at the median of the overlap.")
+    timed = overhead_table(runs, LABELS.get(report.families[0].settings.naive, report.families[0].settings.naive))
+    if timed.lines:
+        yield Heading("Time of training")
+        yield Paragraph("Of the last stage, as the Trainer logged it: on whatever machine, beside whatever else ran.")
+        yield timed
 
 
 def _family(family: Analysis, quoted: Analysis | None, level: int) -> Iterator[Block]:

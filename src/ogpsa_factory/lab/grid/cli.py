@@ -93,11 +93,13 @@ def run_grids(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         return 0
-    problems = _make_with_progress(console, list(nodes.values()), args.output, args.jobs)
-    for grid, each in zip(grids, plans, strict=True):
-        path = record_path(args.output, grid)
-        write_record(path, make_record(grid, each, args.output))
-        console.print(f"{path}", highlight=False, soft_wrap=True)
+    try:
+        problems = _make_with_progress(console, list(nodes.values()), args.output, args.jobs)
+    finally:  # what is finished can be reported, also after Ctrl-C
+        for grid, each in zip(grids, plans, strict=True):
+            path = record_path(args.output, grid)
+            write_record(path, make_record(grid, each, args.output))
+            console.print(f"{path}", highlight=False, soft_wrap=True)
     for key, problem in problems.items():
         console.print(f"[red]{key}[/red]: {problem}", highlight=False, soft_wrap=True)
     return 1 if problems else 0

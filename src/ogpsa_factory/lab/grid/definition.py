@@ -10,7 +10,7 @@ from ...errors import OGPSAError
 from ...mappings import mapping, read_mapping
 
 
-_KEYS = ("title", "axis", "world", "seeds", "stages", "pipelines", "arguments", "methods")
+_KEYS = ("title", "axis", "curves", "world", "seeds", "stages", "pipelines", "arguments", "methods")
 _METHOD_KEYS = ("title", "at", "rate", "pipelines", "arguments", "stages", "merge", "osf")
 _WORLD_KEYS = ("theme", "steps", "scale")
 _OURS = ("model_name_or_path", "output_dir", "dataset_dir", "overwrite_output_dir", "learning_rate", "seed")
@@ -47,6 +47,7 @@ class Grid:
         file: where it was read.
         title: what reports call it.
         axis: what the methods differ in, if that is one quantity.
+        curves: whether reports draw the overlap over training, and safety losses by it.
         world: `theme`, `steps` and `scale` of its worlds.
         seeds: of world, base model and training; one replica of the experiment each.
         pipelines: learning rates of each stage of each pipeline, level by level.
@@ -56,6 +57,7 @@ class Grid:
     file: Path
     title: str
     axis: str | None
+    curves: bool
     world: dict[str, Any]
     seeds: tuple[int, ...]
     pipelines: dict[str, dict[str, tuple[float, ...]]]
@@ -98,6 +100,7 @@ def read_grid(file: Path) -> Grid:
         file=file,
         title=str(content["title"]),
         axis=None if axis is None else str(axis),
+        curves=content.get("curves") is True,
         world=_world(f"{file}: world", content.get("world")),
         seeds=_seeds(file, content["seeds"]),
         pipelines=pipelines,

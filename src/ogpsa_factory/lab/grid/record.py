@@ -50,6 +50,7 @@ def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
         "file": grid.file.as_posix(),
         "title": grid.title,
         "axis": grid.axis,
+        "curves": grid.curves,
         "world": grid.world,
         "seeds": list(grid.seeds),
         "pipelines": {name: {stage: list(rates) for stage, rates in p.items()} for name, p in grid.pipelines.items()},
