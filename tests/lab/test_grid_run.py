@@ -1,0 +1,147 @@
+"""Grids through the real command, in a world that is too small to learn anything."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ogpsa_factory.errors import OGPSAError
+from ogpsa_factory.files import locked, read_json
+from ogpsa_factory.lab.grid.again import compare, drawn_points
+from ogpsa_factory.lab.grid.definition import read_grid
+from ogpsa_factory.lab.grid.nodes import plan
+from ogpsa_factory.lab.grid.record import read_record
+from ogpsa_factory.lab.grid.runner import finished, make_all
+
+
+pytest.importorskip("llamafactory")
+MINI = Path(__file__).parents[2] / "examples/yaml/mini"
+SETS = "mini_ref_recall,mini_ref_helpful"
+OGPSA = {"use_ogpsa": True, "ogpsa_reference_dataset": SETS, "ogpsa_reference_samples": 4, "ogpsa_refresh_steps": 1}
+
+
+def write_grid(folder, **changes):
+    content = {
+        "title": "Tiny",
+        "world": {"steps": 3, "scale": 0.02},
+        "seeds": [0],
+        "stages": {"sft": str(MINI / "naive_sft.yaml"), "dpo": str(MINI / "naive_dpo.yaml")},
+        "pipelines": {"sft": {"sft": [1e-3]}, "sft_dpo": {"sft": [1e-3], "dpo": [1e-4]}},
+        "arguments": {"max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2},
+        "methods": {
+            "naive": {},
+            "merged": {"merge": 0.5},
+            "lora": {"pipelines": ["sft"], "arguments": {"finetuning_type": "lora", "lora_target": "all"}},
+            "osf": {"osf": {"target_modules": "all-linear", "effective_rank": 0.5}},
+            "ogpsa": {"pipelines": ["sft"], "arguments": OGPSA},
+        },
+        **changes,
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def ogpsa(*words, cwd):
+    command = [sys.executable, "-m", "ogpsa_factory.cli", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=500, env={**os.environ})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished grid: its folder and what the command said."""
+    folder = tmp_path_factory.mktemp("grid")
+    write_grid(folder)
+    said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", "--jobs", "2", cwd=folder)
+    assert said.returncode == 0, said.stdout + said.stderr + "".join(p.read_text() for p in folder.rglob("*.log"))
+    return folder, said.stdout
+
+
+@pytest.mark.slow
+def test_every_point_is_trained_and_measured(done):
+    folder, said = done
+    record = read_record(folder / "out" / "tiny.json")
+    assert "8 points" in said and len(record["points"]) == record["planned"] == 8
+    assert set(record["bases"]) == {"0"}
+    for point in record["points"]:
+        assert len(point["weights"]) == 64 and 0 <= point["measures"]["skills_mean"] <= 1
+        assert bool(point["curves"]) == (point["method"] != "merged")
+        assert set(point["measures"]["losses"]) >= {"safety", "harmless", "recall"}
+    by_name = {(p["method"], p["pipeline"]): p for p in record["points"]}
+    assert len({point["weights"] for point in record["points"]} | {record["bases"]["0"]["weights"]}) == 9
+    assert all("ogpsa/cos/mini_ref_recall" in entry for entry in by_name["ogpsa", "sft"]["curves"])
+    assert [entry["step"] for entry in by_name["naive", "sft"]["curves"]] == [1, 2]
+
+
+@pytest.mark.slow
+def test_adapters_are_whole_models_and_nothing_else_is_left(done):
+    folder, _ = done
+    for model in (folder / "out" / "models").iterdir():
+        names = {path.name for path in model.iterdir()}
+        assert names - {"data"} == {"model", "result.json"}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (model / "model").iterdir()}
+        assert not (model / "model" / "adapter_config.json").exists()
+
+
+@pytest.mark.slow
+def test_the_same_command_finds_everything(done):
+    folder, _ = done
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", cwd=folder)
+    assert said.returncode == 0 and "9 are there, 0 to make" in said.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == before
+
+
+@pytest.mark.slow
+def test_points_made_again_are_equal_to_the_last_bit(done):
+    """In another order and among other models: a process's past must not matter."""
+    folder, _ = done
+    said = ogpsa("lab", "check", "out/tiny.json", "--points", "3", "--jobs", "1", cwd=folder)
+    assert said.returncode == 0 and said.stdout.count(": equal") == 3, said.stdout + said.stderr
+
+
+@pytest.mark.slow
+def test_what_differs_from_its_record_is_said(done, monkeypatch):
+    folder, _ = done
+    monkeypatch.chdir(folder)
+    (point, *_), needed = drawn_points(Path("out/tiny.json"), 8, 0)
+    assert next(iter(needed)) == read_record(Path("out/tiny.json"))["bases"]["0"]["key"]
+    assert compare(point, Path("out")) is None
+    assert "weights have the SHA-256" in compare({**point, "weights": "1" * 64}, Path("out"))
+    assert "measures differ" in compare({**point, "measures": {}}, Path("out"))
+    assert compare({**point, "key": "absent"}, Path("out")) == "it was not made"
+
+
+@pytest.mark.slow
+def test_other_versions_and_changed_grids_are_refused(done, monkeypatch, tmp_path):
+    folder, _ = done
+    monkeypatch.chdir(folder)
+    content = read_json(folder / "out" / "tiny.json")
+    (tmp_path / "old.json").write_text(json.dumps({**content, "versions": {**content["versions"], "torch": "1.0"}}))
+    with pytest.raises(OGPSAError, match=r"made with torch 1\.0"):
+        drawn_points(tmp_path / "old.json", 1, 0)
+    points = [{**content["points"][0], "key": "0" * 16}]
+    (tmp_path / "other.json").write_text(json.dumps({**content, "points": points}))
+    with pytest.raises(OGPSAError, match=r"tiny\.yaml has changed since"):
+        drawn_points(tmp_path / "other.json", 1, 0)
+
+
+@pytest.mark.slow
+def test_a_failure_spares_the_others_and_is_named(tmp_path):
+    methods = {"naive": {}, "broken": {"osf": {"colour": "blue"}}, "merged": {"merge": 0.5, "osf": {"colour": "blue"}}}
+    write_grid(tmp_path, methods=methods, pipelines={"sft": {"sft": [1e-3]}})
+    said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", "--jobs", "1", cwd=tmp_path)
+    assert said.returncode == 1 and "OSFConfig does not take these arguments" in said.stdout
+    assert "which is missing" in said.stdout and "Traceback" not in said.stdout + said.stderr
+    assert [point["method"] for point in read_record(tmp_path / "out" / "tiny.json")["points"]] == ["naive"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    made = plan(read_grid(write_grid(tmp_path)))
+    with locked(tmp_path / "out" / ".lock", "busy"), pytest.raises(OGPSAError, match="in use by another"):
+        make_all(made.nodes.values(), tmp_path / "out", 1, lambda node, problem: None)
+    assert finished(tmp_path / "out", next(iter(made.nodes))) is None
