@@ -1,4 +1,4 @@
-"""Write the figures of README.md, docs/data.md and docs/reproduce.md from raw results, so that none is typed.
+"""Write the figures of README.md, docs/data.md, docs/reproduce.md and docs/lab from raw results, so that none is typed.
 
 make demo
 python benchmarks/demo_seeds.py
@@ -7,7 +7,8 @@ python benchmarks/memory.py --output benchmarks/results/memory.json
 python benchmarks/data_build.py
 python benchmarks/reference_selection.py
 ogpsa reproduce table1 --scale mini
-python docs/refresh.py --demo --reproduce   takes the results of the demo and of the table over; without, only writes
+ogpsa lab run examples/yaml/lab/*.yaml
+python docs/refresh.py --demo --reproduce --lab   takes the results of the demo, the table, the lab over; else only writes
 """
 
 import argparse
@@ -19,6 +20,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import lab_sections
 import paper_sections
 from rich import box
 from rich.console import Console
@@ -30,6 +32,7 @@ from ogpsa_factory.lab.files import RESULT_FILE, STAGES
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DATA = ROOT / "docs" / "data.md"
+LAB = lab_sections.LAB / "README.md"
 REPRODUCE = ROOT / "docs" / "reproduce.md"
 DEMO = ROOT / "docs" / "demo"
 PICTURE = DEMO / "safety_versus_utility.png"
@@ -223,6 +226,26 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "gain": paper_sections.gain_section,
         "noise": paper_sections.noise_section,
     },
+    LAB: {
+        "facts": lab_sections.facts_section,
+        "table1": lab_sections.table1_section,
+        "fronts": lab_sections.fronts_section,
+        "tax": lab_sections.tax_section,
+        "ogpsa": lambda: lab_sections.pair_section("ogpsa", "naive"),
+        "global": lambda: lab_sections.pair_section("ogpsa", "ogpsa_global"),
+        "conflict": lambda: lab_sections.pair_section("ogpsa_conflict", "ogpsa"),
+        "refresh_steps": lambda: lab_sections.ablation_section("refresh_steps"),
+        "samples": lambda: lab_sections.ablation_section("samples"),
+        "samples_mixed": lambda: lab_sections.ablation_section("samples_mixed"),
+        "rank": lambda: lab_sections.ablation_section("rank"),
+        "composition": lambda: lab_sections.ablation_section("composition"),
+        "reference_loss": lambda: lab_sections.ablation_section("reference_loss"),
+        "mode": lambda: lab_sections.ablation_section("mode"),
+        "granularity": lambda: lab_sections.ablation_section("granularity"),
+        "overlap": lab_sections.overlap_section,
+        "cost": lab_sections.cost_section,
+        "worlds": lab_sections.worlds_section,
+    },
 }
 
 
@@ -241,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--demo", action="store_true", help="take over the results of `make demo` first")
     parser.add_argument("--reproduce", action="store_true", help="take over Table 1 of the miniature world first")
+    parser.add_argument("--lab", action="store_true", help="take over the results of the lab's grids first")
     args = parser.parse_args()
     if args.demo:
         take_over_demo()
@@ -248,6 +272,9 @@ def main() -> None:
         paper_sections.MINI.mkdir(exist_ok=True)
         for name in paper_sections.MINI_FILES:
             shutil.copy(ROOT / "results" / "reproduce" / "mini" / "table1" / name, paper_sections.MINI)
+    if args.lab:
+        lab_sections.take_over(ROOT / "saves" / "lab")
+    lab_sections.write_lab_report()
     for page in SECTIONS:
         page.write_text(render(page, page.read_text(encoding="utf-8")), encoding="utf-8")
 

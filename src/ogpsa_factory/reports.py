@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import OGPSAError
 from .results import cli as evaluations
 
+
+if TYPE_CHECKING:
+    from .lab.report.study import Study
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `report` to a command line; it sets `handler`: from arguments to exit code.
@@ -47,6 +51,18 @@ def run(args: argparse.Namespace) -> int:
     return _report_grids(records, args.output or (folders[0] if folders[0].is_dir() else folders[0].parent) / "report")
 
 
+def in_order(studies: Sequence[Study]) -> list[Study]:
+    """Sort grids: comparisons of methods before ablations, each by the number of its points.
+
+    Args:
+        studies: the grids.
+
+    Returns:
+        The same, sorted.
+    """
+    return sorted(studies, key=lambda study: (study.record["axis"] is not None, -study.record["planned"], study.name))
+
+
 def _report_grids(records: Sequence[Path], output: Path) -> int:
     from rich.console import Console
 
@@ -59,7 +75,7 @@ def _report_grids(records: Sequence[Path], output: Path) -> int:
     empty = [study for study in studies if not study.record["points"]]
     if empty:
         raise OGPSAError(f"{empty[0].title}: none of its points is finished. Run `ogpsa lab run` first.")
-    studies.sort(key=lambda study: (study.record["axis"] is not None, study.record["world"]["theme"] != "town"))
+    studies = in_order(studies)
     console = Console()
     console = Console(width=max(console.width, 150))
     with console.status("working out intervals and drawing"):

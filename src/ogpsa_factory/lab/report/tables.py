@@ -16,6 +16,7 @@ from .study import MEASURES, Cell, Study
 NAIVE = "naive"  # the method that the others of a grid are compared with
 TABLE_1 = ("safety", "seen", "over_refusal", "lookalikes")
 _EVERY = ("safety", "utility", "tax", "lookalikes", "over_refusal", "safety_loss", "reference_loss")
+_COMPARED = ("safety", "utility", "lookalikes")
 _PIPELINES = {"sft": "SFT", "dpo": "DPO", "sft_dpo": "SFT-DPO"}
 
 
@@ -164,6 +165,41 @@ def _text(cell: Cell, measure: str) -> str:
     return f"{statistics.fmean(values):.3f}" if values else NONE
 
 
+def pair_table(study: Study, ours: str, theirs: str) -> Table:
+    """One method less another at the same level, in every pipeline, seed by seed.
+
+    Args:
+        study: a grid.
+        ours: name of a method.
+        theirs: name of another.
+
+    Returns:
+        The table: differences with intervals, and p corrected by Holm over the table.
+    """
+    partners = {(cell.pipeline, cell.level): cell for cell in study.cells if cell.method == theirs}
+    cells = [c for c in study.cells if c.method == ours and (c.pipeline, c.level) in partners]
+    lines = []
+    versus = {
+        (f"{cell.pipeline} {cell.level}", name): difference(
+            cell.values[name], partners[cell.pipeline, cell.level].values[name]
+        )
+        for cell in cells
+        for name in _COMPARED
+    }
+    corrected = _corrected(versus)
+    for cell in cells:
+        boxes: list[Box] = []
+        for name in _COMPARED:
+            key = f"{cell.pipeline} {cell.level}", name
+            boxes += _differing(versus[key], corrected.get(key))
+        lines.append(Line((pipeline_title(cell.pipeline), rates_text(cell)), tuple(boxes)))
+    return Table(("pipeline", "learning rate"), _compared_heads(), tuple(lines))
+
+
+def _compared_heads() -> tuple[str, ...]:
+    return tuple(text for name in _COMPARED for text in (MEASURES[name][0], "p (Holm)"))
+
+
 def against_naive_table(study: Study, pipeline: str) -> Table:
     """Every method less naive at the same level, seed by seed.
 
@@ -174,21 +210,19 @@ def against_naive_table(study: Study, pipeline: str) -> Table:
     Returns:
         The table: differences with intervals, and p corrected by Holm over the table.
     """
-    measures = ("safety", "utility", "lookalikes")
     naive = {cell.level: cell for cell in study.of(pipeline, NAIVE)}
     others = [c for c in study.cells if c.pipeline == pipeline and c.method != NAIVE and c.level in naive]
     versus = {
         (f"{cell.method} {cell.level}", name): difference(cell.values[name], naive[cell.level].values[name])
         for cell in others
-        for name in measures
+        for name in _COMPARED
     }
     corrected = _corrected(versus)
     lines = []
     for cell in others:
         boxes: list[Box] = []
-        for name in measures:
+        for name in _COMPARED:
             key = f"{cell.method} {cell.level}", name
             boxes += _differing(versus[key], corrected.get(key))
         lines.append(Line((study.methods[cell.method], rates_text(cell)), tuple(boxes)))
-    heads = [text for name in measures for text in (MEASURES[name][0], "p (Holm)")]
-    return Table(("method", "learning rate"), tuple(heads), tuple(lines))
+    return Table(("method", "learning rate"), _compared_heads(), tuple(lines))

@@ -1,0 +1,137 @@
+"""Sections of docs/lab/README.md, for docs/refresh.py: from the records of the lab's grids."""
+
+import shutil
+from pathlib import Path
+
+from ogpsa_factory.lab.grid.record import find_records, read_record
+from ogpsa_factory.lab.report.document import write_report
+from ogpsa_factory.lab.report.study import Study, read_study
+from ogpsa_factory.lab.report.tables import NAIVE, fronts_table, levels_table, pair_table, rates_text, table_1
+from ogpsa_factory.lab.report.worlds import agreements, order_table, sentence
+from ogpsa_factory.reports import in_order
+from ogpsa_factory.results.curves import Run, overhead_table
+from ogpsa_factory.results.document import Table
+from ogpsa_factory.results.markdown import table_to_markdown
+
+
+LAB = Path(__file__).parent / "lab"
+REPORT = LAB / "report"
+
+
+def _study(name: str) -> Study:
+    return read_study(LAB / f"{name}.json")
+
+
+def _only(table: Table, *methods: str) -> Table:
+    """The rows of some methods."""
+    return Table(table.label_heads, table.heads, tuple(line for line in table.lines if line.labels[0] in methods))
+
+
+def take_over(folder: Path) -> None:
+    """Copy the records of finished grids in place of those that are here.
+
+    Args:
+        folder: of the lab's results.
+    """
+    records = find_records([folder])
+    for path in records:
+        record = read_record(path)
+        if len(record["points"]) != record["planned"]:
+            raise SystemExit(f"{path} is not whole: run `ogpsa lab run {record['file']}` first.")
+    for path in records:
+        shutil.copy(path, LAB / path.name)
+
+
+def write_lab_report() -> None:
+    """Write the page, its tables and pictures from the records."""
+    write_report(in_order([read_study(path) for path in sorted(LAB.glob("*.json"))]), REPORT)
+
+
+def facts_section() -> str:
+    """What was run, and how long it took."""
+    rows = ["| grid | points | seeds | hours of one core |", "| --- | ---: | --- | ---: |"]
+    seen: set[str] = set()
+    hours = 0.0
+    versions: dict[str, str] = {}
+    for path in sorted(LAB.glob("*.json")):
+        record = read_study(path).record
+        fresh = {p["key"]: p["seconds"]["all"] for p in [*record["points"], *record["bases"].values()]}
+        own = sum(seconds for key, seconds in fresh.items() if key not in seen) / 3600
+        seen |= set(fresh)
+        hours += own
+        versions = record["versions"]
+        seeds = ", ".join(map(str, record["seeds"]))
+        rows.append(f"| [`{record['file']}`](../../{record['file']}) | {len(record['points'])} | {seeds} | {own:.2f} |")
+    text = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return (
+        "\n".join(rows) + f"\n\nTogether {hours:.1f} hours of one core (two at a time here, on a machine that had other "
+        "work too); a model that two grids share is counted in the first. Command: `ogpsa lab run "
+        f"examples/yaml/lab/*.yaml`. Versions: {text}."
+    )
+
+
+def table1_section() -> str:
+    """Table 1 and Figure 2."""
+    return (
+        table_to_markdown(table_1(_study("methods")))
+        + "\n\n![Safety against general score and look-alikes](report/methods_figure2.png)"
+    )
+
+
+def fronts_section() -> str:
+    """All levels and the areas under the fronts."""
+    return "![Fronts](report/methods_fronts.png)\n\n" + table_to_markdown(fronts_table(_study("methods")))
+
+
+def tax_section() -> str:
+    """What naive training costs at each learning rate."""
+    study = _study("methods")
+    return "\n\n".join(
+        f"{pipeline}:\n\n{table_to_markdown(_only(levels_table(study, pipeline), study.methods[NAIVE]))}"
+        for pipeline in study.record["pipelines"]
+    )
+
+
+def pair_section(ours: str, theirs: str) -> str:
+    """One method less another."""
+    study = _study("methods")
+    table = table_to_markdown(pair_table(study, ours, theirs))
+    return f"{study.methods[ours]} less {study.methods[theirs]}, in points:\n\n{table}"
+
+
+def ablation_section(name: str) -> str:
+    """Picture and table of an ablation."""
+    study = _study(name)
+    tables = "\n\n".join(table_to_markdown(levels_table(study, pipeline)) for pipeline in study.record["pipelines"])
+    return f"![{study.title}](report/{name}_ablation.png)\n\n{tables}"
+
+
+def overlap_section() -> str:
+    """Pictures of overlap and of safety losses by it."""
+    return (
+        "![Cosines before and after the projection](report/overlap_overlap.png)\n\n"
+        "![Safety loss by overlap](report/composition_safety_loss.png)"
+    )
+
+
+def cost_section() -> str:
+    """Time of a step by method, and by K."""
+    runs = []
+    for name in ("methods", "refresh_steps"):
+        study = _study(name)
+        for cell in study.cells:
+            for point in cell.points:
+                if point["curves"] and (name == "methods" or cell.method != NAIVE):
+                    panel, steps = f"{cell.pipeline} {rates_text(cell)}", point["curves"][-1]["step"]
+                    title = study.methods[cell.method] if name == "methods" else f"+OGPSA, {study.methods[cell.method]}"
+                    runs.append(
+                        Run(title, panel, point["curves"], point["seconds"]["train"], steps, point["seed"])
+                    )
+    return table_to_markdown(overhead_table(runs, _study("methods").methods[NAIVE]))
+
+
+def worlds_section() -> str:
+    """Whether the second world agrees."""
+    one, two = _study("methods"), _study("second_world")
+    said = "\n".join(f"- {sentence(one, two, found)}" for found in agreements(one, two))
+    return f"{said}\n\n{table_to_markdown(order_table(one, two))}\n\nAreas under the fronts, with ranks."
