@@ -61,10 +61,13 @@ def facts_section() -> str:
         hours += own
         versions = record["versions"]
         seeds = ", ".join(map(str, record["seeds"]))
-        rows.append(f"| [`{record['file']}`](../../{record['file']}) | {len(record['points'])} | {seeds} | {own:.2f} |")
+        rows.append(
+            f"| [`{record['file']}`](../../{record['file']}) | {len(record['points'])} | {seeds} | {own:.2f} |"
+        )
     text = ", ".join(f"{name} {number}" for name, number in versions.items())
     return (
-        "\n".join(rows) + f"\n\nTogether {hours:.1f} hours of one core (two at a time here, on a machine that had other "
+        "\n".join(rows)
+        + f"\n\nTogether {hours:.1f} hours of one core (two at a time here, on a machine that had other "
         "work too); a model that two grids share is counted in the first. Command: `ogpsa lab run "
         f"examples/yaml/lab/*.yaml`. Versions: {text}."
     )
@@ -123,10 +126,10 @@ def cost_section() -> str:
             for point in cell.points:
                 if point["curves"] and (name == "methods" or cell.method != NAIVE):
                     panel, steps = f"{cell.pipeline} {rates_text(cell)}", point["curves"][-1]["step"]
-                    title = study.methods[cell.method] if name == "methods" else f"+OGPSA, {study.methods[cell.method]}"
-                    runs.append(
-                        Run(title, panel, point["curves"], point["seconds"]["train"], steps, point["seed"])
+                    title = (
+                        study.methods[cell.method] if name == "methods" else f"+OGPSA, {study.methods[cell.method]}"
                     )
+                    runs.append(Run(title, panel, point["curves"], point["seconds"]["train"], steps, point["seed"]))
     return table_to_markdown(overhead_table(runs, _study("methods").methods[NAIVE]))
 
 

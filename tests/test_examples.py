@@ -23,8 +23,10 @@ from ogpsa_factory.lab.world import Sizes, World
 
 
 ROOT = Path(__file__).parent.parent
-REPRODUCE = ROOT / "examples" / "yaml" / "reproduce"  # tests/reproduce/ looks at it
-FOLDERS = sorted(path for path in REPRODUCE.parent.iterdir() if path.is_dir() and path != REPRODUCE)
+REPRODUCE = (
+    ROOT / "examples" / "yaml" / "reproduce"
+)  # tests/reproduce/ looks at it, and tests/lab/ at the grids beside it
+FOLDERS = [path.parent for path in sorted(REPRODUCE.parent.glob("*/ogpsa_sft.yaml"))]
 DEEPSPEED = sorted((ROOT / "examples" / "deepspeed").glob("*.json"))
 MODELS = ["qwen2_5_7b", "llama3_1_8b"]
 ENGINES = ["zero3", "fsdp2"]

@@ -14,6 +14,7 @@ from .results import cli as evaluations
 if TYPE_CHECKING:
     from .lab.report.study import Study
 
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `report` to a command line; it sets `handler`: from arguments to exit code.
 

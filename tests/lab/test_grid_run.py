@@ -132,12 +132,31 @@ def test_other_versions_and_changed_grids_are_refused(done, monkeypatch, tmp_pat
 
 @pytest.mark.slow
 def test_a_failure_spares_the_others_and_is_named(tmp_path):
-    methods = {"naive": {}, "broken": {"osf": {"colour": "blue"}}, "merged": {"merge": 0.5, "osf": {"colour": "blue"}}}
+    """PEFT refuses a rank pattern that is no mapping only when it reads it."""
+    bad = {"osf": {"target_modules": "all-linear", "rank_pattern": "high"}}
+    methods = {"naive": {}, "broken": bad, "merged": {"merge": 0.5, **bad}}
     write_grid(tmp_path, methods=methods, pipelines={"sft": {"sft": [1e-3]}})
     said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", "--jobs", "1", cwd=tmp_path)
-    assert said.returncode == 1 and "OSFConfig does not take these arguments" in said.stdout
+    assert said.returncode == 1 and "AttributeError" in said.stdout
     assert "which is missing" in said.stdout and "Traceback" not in said.stdout + said.stderr
     assert [point["method"] for point in read_record(tmp_path / "out" / "tiny.json")["points"]] == ["naive"]
+
+
+@pytest.mark.slow
+def test_arguments_are_checked_before_a_world_is_built(tmp_path):
+    methods = {
+        "naive": {},
+        "typo": {"arguments": {"lora_rnak": 8}},
+        "blind": {"arguments": {"use_ogpsa": True, "ogpsa_reference_dataset": "mini_ref_recal"}},
+    }
+    write_grid(tmp_path, methods=methods)
+    said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", cwd=tmp_path)
+    assert said.returncode == 1 and not (tmp_path / "out").exists() and "Traceback" not in said.stderr
+    for text in ("sft of typo in tiny.yaml", "lora_rnak", "sft of blind in tiny.yaml", "mini_ref_recal"):
+        assert text in said.stderr
+    write_grid(tmp_path, methods={"odd": {"osf": {"colour": "blue"}}})
+    said = ogpsa("lab", "run", "tiny.yaml", "--dry-run", cwd=tmp_path)
+    assert said.returncode == 1 and "methods: odd: osf: PEFT's OSFConfig does not take these" in said.stderr
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -35,7 +35,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--seeds", metavar="A,B", help="these seeds only (those of the file)")
     run.add_argument("--methods", metavar="A,B", help="these methods only (all)")
     run.add_argument("--pipelines", metavar="A,B", help="these pipelines only (all)")
-    run.add_argument("--dry-run", action="store_true", help="say how many models there are to make, make none")
+    run.add_argument(
+        "--dry-run", action="store_true", help="check all arguments, say how many models there are to make, make none"
+    )
     run.set_defaults(handler=run_grids)
 
     check = commands.add_parser(
@@ -73,6 +75,7 @@ def run_grids(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from .before import check_grids
     from .definition import read_grid
     from .nodes import plan
     from .record import make_record, record_path, write_record
@@ -91,6 +94,11 @@ def run_grids(args: argparse.Namespace) -> int:
     console.print(
         f"{points} points, {len(nodes)} models: {there} are there, {len(nodes) - there} to make.", highlight=False
     )
+    if args.jobs < 1:
+        raise OGPSAError(f"--jobs is {args.jobs}: take 1 or more.")
+    if there < len(nodes):
+        with console.status("checking the arguments of all methods"):
+            check_grids(grids)
     if args.dry_run:
         return 0
     try:

@@ -16,10 +16,7 @@ def osf(arguments: dict[str, Any] | None) -> Iterator[None]:
     """Let the runs of full fine-tuning within the block train OSF's parameters instead.
 
     Args:
-        arguments: of PEFT's `OSFConfig`; None changes nothing.
-
-    Raises:
-        OGPSAError: `OSFConfig` does not take them.
+        arguments: of PEFT's `OSFConfig`, which `before.check_osf` has checked; None changes nothing.
     """
     if arguments is None:
         yield
@@ -28,12 +25,7 @@ def osf(arguments: dict[str, Any] | None) -> Iterator[None]:
     from llamafactory.train.sft import workflow as sft
     from peft import OSFConfig, get_peft_model
 
-    from ...errors import OGPSAError
-
-    try:
-        config = OSFConfig(task_type="CAUSAL_LM", **arguments)
-    except TypeError as error:
-        raise OGPSAError(f"osf: PEFT's OSFConfig does not take these arguments: {error}.") from None
+    config = OSFConfig(task_type="CAUSAL_LM", **arguments)
     original = sft.load_model
 
     def load(*given: Any, **named: Any) -> Any:
