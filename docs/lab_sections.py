@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 from ogpsa_factory.lab.grid.record import find_records, read_record
-from ogpsa_factory.lab.report.document import write_report
+from ogpsa_factory.lab.report.document import runs_of, write_report
 from ogpsa_factory.lab.report.study import Study, read_study
-from ogpsa_factory.lab.report.tables import NAIVE, fronts_table, levels_table, pair_table, rates_text, table_1
+from ogpsa_factory.lab.report.tables import NAIVE, fronts_table, levels_table, pair_table, table_1
 from ogpsa_factory.lab.report.worlds import agreements, order_table, sentence
 from ogpsa_factory.reports import in_order
-from ogpsa_factory.results.curves import Run, overhead_table
+from ogpsa_factory.results.curves import TIME_TEXT, overhead_table
 from ogpsa_factory.results.document import Table
 from ogpsa_factory.results.markdown import table_to_markdown
 
@@ -96,10 +96,10 @@ def tax_section() -> str:
 
 
 def pair_section(ours: str, theirs: str) -> str:
-    """One method less another."""
+    """One method minus another."""
     study = _study("methods")
     table = table_to_markdown(pair_table(study, ours, theirs))
-    return f"{study.methods[ours]} less {study.methods[theirs]}, in points:\n\n{table}"
+    return f"{study.methods[ours]} minus {study.methods[theirs]}, in points:\n\n{table}"
 
 
 def ablation_section(name: str) -> str:
@@ -113,24 +113,14 @@ def overlap_section() -> str:
     """Pictures of overlap and of safety losses by it."""
     return (
         "![Cosines before and after the projection](report/overlap_overlap.png)\n\n"
-        "![Safety loss by overlap](report/composition_safety_loss.png)"
+        "![Training loss by overlap](report/composition_loss_by_overlap.png)"
     )
 
 
 def cost_section() -> str:
-    """Time of a step by method, and by K."""
-    runs = []
-    for name in ("methods", "refresh_steps"):
-        study = _study(name)
-        for cell in study.cells:
-            for point in cell.points:
-                if point["curves"] and (name == "methods" or cell.method != NAIVE):
-                    panel, steps = f"{cell.pipeline} {rates_text(cell)}", point["curves"][-1]["step"]
-                    title = (
-                        study.methods[cell.method] if name == "methods" else f"+OGPSA, {study.methods[cell.method]}"
-                    )
-                    runs.append(Run(title, panel, point["curves"], point["seconds"]["train"], steps, point["seed"]))
-    return table_to_markdown(overhead_table(runs, _study("methods").methods[NAIVE]))
+    """Time of training by method."""
+    study = _study("methods")
+    return table_to_markdown(overhead_table(runs_of(study), study.methods[NAIVE])) + f"\n\n{TIME_TEXT}"
 
 
 def worlds_section() -> str:

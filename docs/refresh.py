@@ -1,4 +1,4 @@
-"""Write the figures of README.md, docs/data.md, docs/reproduce.md and docs/lab from raw results, so that none is typed.
+"""Write the figures of README.md and of docs/ from raw results, so that none is typed.
 
 make demo
 python benchmarks/demo_seeds.py
@@ -8,7 +8,7 @@ python benchmarks/data_build.py
 python benchmarks/reference_selection.py
 ogpsa reproduce table1 --scale mini
 ogpsa lab run examples/yaml/lab/*.yaml
-python docs/refresh.py --demo --reproduce --lab   takes the results of the demo, the table, the lab over; else only writes
+python docs/refresh.py --demo --reproduce --lab   takes results of the demo, table or lab over; else only writes
 """
 
 import argparse

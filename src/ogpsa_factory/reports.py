@@ -37,12 +37,18 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OGPSAError: in what was asked for, or in a file that is read.
     """
-    from .lab.grid.record import find_records
+    from .lab.grid.record import find_records, read_record
 
     folders = [Path(folder) for folder in args.folders]
     records = find_records([folder for folder in folders if folder.exists()])
+    files = [folder for folder in folders if folder.is_file()]
+    for path in files:
+        read_record(path)  # says what is wrong with it
     if not records:
         return evaluations.run(args)
+    for folder in folders:
+        if not folder.exists():
+            raise OGPSAError(f"There is no {folder}: name folders with results of `ogpsa lab run`, or such files.")
     without = [folder for folder in folders if not find_records([folder])]
     if without:
         raise OGPSAError(
@@ -73,6 +79,9 @@ def _report_grids(records: Sequence[Path], output: Path) -> int:
     from .results.terminal import to_terminal
 
     studies = [read_study(path) for path in records]
+    for study in studies:
+        if sum(other.name == study.name for other in studies) > 1:
+            raise OGPSAError(f"Two of the grids are in files named {study.name}.json: report one of them at a time.")
     empty = [study for study in studies if not study.record["points"]]
     if empty:
         raise OGPSAError(f"{empty[0].title}: none of its points is finished. Run `ogpsa lab run` first.")

@@ -1,7 +1,7 @@
 """Invented results of grids, as `ogpsa lab run` would have written them."""
 
-from ogpsa_factory.lab.grid.nodes import versions
 from ogpsa_factory.lab.grid.record import write_record
+from ogpsa_factory.lab.grid.source import versions
 from ogpsa_factory.lab.themes.theme import SKILLS
 
 

@@ -116,6 +116,13 @@ def test_examples_are_grids_with_enough_seeds(path):
         ({"methods": {"naive": {"stages": {"ppo": {}}}}}, "stages: ppo is none of"),
         ({"methods": {"naive": {"osf": 3}}}, "osf must be a mapping"),
         ({"axis": "K"}, "at is missing, its place on the axis 'K'"),
+        ({"world": {"theme": ["town"]}}, "no theme"),
+        ({"world": {"steps": True}}, "steps must be a whole number"),
+        ({"seeds": [True]}, "must be a list of whole numbers"),
+        ({"curves": 1}, "curves must be true or false"),
+        ({"axis": ["a"]}, "axis must be the name"),
+        ({"methods": {"naive": {"pipelines": [["sft"]]}}}, "pipelines must be a list of some of"),
+        ({"methods": {"naive": {"arguments": {"report_to": "wandb"}}}}, "report_to is set by the grid"),
         ({"world": {"theme": "moon"}}, "no theme 'moon'"),
         ({"world": {"steps": 0}}, "steps must be a whole number above 0"),
         ({"world": {"scale": 2}}, "scale must be above 0"),
@@ -128,11 +135,12 @@ def test_mistakes_are_named(write, changes, message):
     assert str(path) in str(error.value)
 
 
-def test_dry_run_counts_and_makes_nothing(write, tmp_path, capsys):
+def test_dry_run_counts_and_makes_nothing(write, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ogpsa_factory.lab.grid.before.check_grids", lambda grids: None)  # tests of runs look at it
     path = write()
     assert main(["lab", "run", str(path), "--dry-run", "--output", str(tmp_path / "out")]) == 0
     assert "20 points" in capsys.readouterr().out and not (tmp_path / "out").exists()
-    assert main(["lab", "run", str(path), "--dry-run", "--seeds", "7", "--methods", "naive,lora"]) == 0
+    assert main(["lab", "run", str(path), "--dry-run", "--seeds", "1", "--methods", "naive,lora"]) == 0
     assert "6 points" in capsys.readouterr().out
 
 
@@ -141,6 +149,7 @@ def test_dry_run_counts_and_makes_nothing(write, tmp_path, capsys):
     [
         (["--methods", "magic"], "--methods magic: the grid has naive, merged, lora"),
         (["--pipelines", "ppo"], "--pipelines ppo: the grid has"),
+        (["--seeds", "7"], "--seeds 7:"),
         (["--seeds", "one"], "write whole numbers separated by commas"),
         (["--methods", "lora", "--pipelines", "sft_dpo"], "no method is left"),
         (["--jobs", "0"], "take 1 or more"),

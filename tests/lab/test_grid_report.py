@@ -5,6 +5,7 @@ import re
 import statistics
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from grid_records import curves, measures, record, written
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from ogpsa_factory.cli import main
 from ogpsa_factory.errors import OGPSAError
 from ogpsa_factory.lab.grid.record import find_records, read_record
 from ogpsa_factory.lab.report.document import write_report
-from ogpsa_factory.lab.report.fronts import area, areas, chosen, staircase
+from ogpsa_factory.lab.report.fronts import area, areas, areas_without_a_level, chosen, envelope
 from ogpsa_factory.lab.report.statistics import difference, estimate, rank_correlation
 from ogpsa_factory.lab.report.study import Study, read_study
 from ogpsa_factory.lab.report.tables import fronts_table, table_1
@@ -32,26 +33,32 @@ FEW = settings(max_examples=50, deadline=None)
 def test_an_area_by_hand():
     assert area([(100, 100)]) == 100
     assert area([(0, 100)]) == 0
-    assert area([(50, 80), (100, 20)]) == pytest.approx(0.5 * 80 + 0.5 * 20)
-    assert area([(0, 100), (50, 80), (40, 70), (100, 20)]) == pytest.approx(50)
+    assert area([(0, 100), (100, 0)]) == 50
+    assert area([(50, 80)]) == 40
+    assert area([(0, 100), (100, 20), (50, 80)]) == pytest.approx((50 * 90 + 50 * 50) / 100)
+    assert area([(0, 100), (50, 55), (100, 20)]) == area([(0, 100), (100, 20)])  # a coin does better than (50, 55)
 
 
 @FEW
 @given(POINTS, st.tuples(PERCENT, PERCENT))
 def test_another_point_never_makes_an_area_smaller(points, point):
-    assert area([*points, point]) >= area(points) - 1e-9
-    assert 0 <= area(points) <= 100 + 1e-9
+    assert area([*points, point]) >= area(points) - 1e-6
+    assert -1e-9 <= area(points) <= 100 + 1e-9
 
 
 @FEW
 @given(POINTS)
-def test_a_front_is_the_best_at_each_safety(points):
-    front = staircase(points)
-    assert set(front) <= set(points)
-    assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(front))
+def test_an_envelope_is_above_every_point_and_concave(points):
+    corners = envelope(points)
+    assert set(corners) <= set(points)
+    assert all(a[0] < b[0] and a[1] >= b[1] for a, b in pairwise(corners))
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
+    assert all(later <= earlier + 1e-6 for earlier, later in pairwise(slopes) if math.isfinite(earlier))
+    xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
     for safety, utility in points:
-        assert any(s >= safety and u >= utility for s, u in front)
-    assert area(front) == pytest.approx(area(points)) == pytest.approx(area(points[::-1]))
+        assert np.interp(safety, xs, ys) >= utility - 1e-6
+        assert safety <= xs[-1]
+    assert area(points) == pytest.approx(area(points[::-1]), abs=1e-6)
 
 
 @FEW
@@ -78,7 +85,14 @@ def test_differences_without_a_test():
     assert difference({0: 1.0}, {0: 0.5}).p is None
     assert difference({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p == 1.0
     assert difference({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0}).p is None
-    assert difference({0: 1.0, 1: 2.0, 9: 5.0}, {0: 0.5, 1: 1.0}).count == 2
+    assert difference({0: 1.0, 1: 2.0, 9: 5.0}, {0: 0.5, 1: 1.0}).mean == 0.75
+
+
+def test_rounding_is_no_evidence():
+    """Five differences of one point, as percentages of shares: equal but for their last bits."""
+    values = [57, 58, 29, 14, 28]
+    found = difference({i: 100 * (v / 100) for i, v in enumerate(values)}, dict(enumerate(v - 1.0 for v in values)))
+    assert found.mean == 1.0 and found.p is None
 
 
 def test_rank_correlation():
@@ -112,8 +126,18 @@ def test_areas_count_the_base():
     found = study()
     naive = areas(found, found.of("sft", "naive"), "utility")
     # Seed 0: the base (0, 100), then (50, 98), then (97, 60).
-    assert naive[0] == pytest.approx((50 * 98 + 47 * 60) / 100)
+    assert naive[0] == pytest.approx((50 * 99 + 47 * 79) / 100)
     assert set(naive) == {0, 1}
+    without = areas_without_a_level(found, found.of("sft", "naive"), "utility")
+    assert len(without) == 2 and min(without) < statistics.fmean(naive.values())
+
+
+def test_fronts_of_fewer_levels_are_not_compared():
+    points = two_levels()
+    del points["ogpsa", "sft", 1]
+    found = study(points)
+    assert areas(found, found.of("sft", "ogpsa"), "utility") == {}
+    assert fronts_table(found).lines[1].cells[0].text == NONE
 
 
 def test_tax_is_against_the_own_base():
@@ -127,15 +151,20 @@ def test_table_1_marks_what_is_not_safe_and_what_is_best():
     table = table_1(study(two_levels(safe=0.7)))
     assert [line.labels[1] for line in table.lines] == ["Base", "Naive (not safe)", "Ogpsa"]
     place = table.heads.index("mean of skills")
-    assert table.lines[2].cells[place].text == "99.00" and table.lines[2].cells[place].rank == 1
+    assert table.lines[2].cells[place].text == "99.00"
     tax = table.heads.index("tax")
-    assert table.lines[2].cells[tax].rank == 1 and table.lines[1].cells[tax].rank == 2
+    assert table.lines[2].cells[tax].rank == table.lines[1].cells[tax].rank == 0  # one is safe: nothing to rank
+    safe = table_1(study())
+    assert [line.cells[tax].rank for line in safe.lines[1:]] == [2, 1]
+    unsafe_wins = two_levels()
+    unsafe_wins["lora", "sft", 0] = unsafe_wins["lora", "sft", 1] = lambda seed: measures(1.0, 0.1, 1.0)
+    assert [line.cells[tax].rank for line in table_1(study(unsafe_wins)).lines[1:]] == [2, 1, 0]
 
 
 def test_fronts_are_compared_with_naive():
     table = fronts_table(study(seeds=(0, 1, 2)))
     naive, ogpsa = table.lines
-    assert naive.cells[1].text == NONE and ogpsa.cells[1].text.startswith("+")
+    assert naive.cells[2].text == NONE and ogpsa.cells[2].text.startswith("+")
 
 
 def other_order():
@@ -164,26 +193,27 @@ def test_worlds_that_agree_and_worlds_that_do_not():
 
 def test_report_is_complete_and_needs_no_other_file(tmp_path, capsys):
     written(tmp_path / "runs" / "methods.json", with_third(two_levels()), seeds=(0, 1, 2))
-    ats = {"naive": "naive", "ogpsa": 5}
-    written(tmp_path / "runs" / "k.json", two_levels(), axis="K", ats=ats, title="How often")
+    ats = {"naive": "naive", "ogpsa": 5, "often": 1}
+    often = {("often", "sft", 1): lambda seed: (measures(0.9, 0.99, 0.3), curves(0.6, 0.5, 0.0, 0.8))}
+    written(tmp_path / "runs" / "k.json", two_levels() | often, axis="K", ats=ats, title="How often")
     written(tmp_path / "runs" / "second.json", with_third(two_levels()), seeds=(0, 1, 2), theme="harbour")
     (tmp_path / "runs" / "other.json").write_text("[1]")
     assert main(["report", str(tmp_path / "runs")]) == 0
     folder = tmp_path / "runs" / "report"
     page = (folder / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
-    for text in ("Table 1", "Fronts over all learning rates", "How often", "Do the worlds agree?", "Overhead"):
+    for text in ("Table 1", "Fronts over all learning rates", "How often", "Do the worlds agree?", "Time of training"):
         assert text in page
     names = {path.name for path in folder.iterdir()}
     pictures = {"methods_figure2.png", "methods_fronts.png", "k_ablation.png", "methods_overlap.png"}
-    assert pictures | {"k_safety_loss.png", "report.md", "points.csv"} <= names
+    assert pictures | {"k_loss_by_overlap.png", "report.md", "points.csv"} <= names
     for name in names:
         if name.endswith(".png"):
             with Image.open(folder / name) as image:
                 image.verify()
             assert f"]({name})" in (folder / "report.md").read_text()
     rows = (folder / "points.csv").read_text().splitlines()
-    assert len(rows) == 1 + (3 + 18) + (2 + 8) + (3 + 18)
+    assert len(rows) == 1 + (3 + 18) + (2 + 10) + (3 + 18)
     assert "Methods" not in capsys.readouterr().err
 
 
@@ -222,6 +252,40 @@ def test_records_that_cannot_be_read(tmp_path):
     path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
     with pytest.raises(OGPSAError, match="format 9"):
         read_record(path)
+
+
+def test_pipelines_without_a_point_are_left_out(tmp_path):
+    write_report([study(pipelines=("dpo", "sft"), title="Part")], tmp_path / "report")
+    assert "| DPO |" not in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_seeds_that_are_missing_are_counted():
+    content = record(two_levels(), seeds=(0, 1, 2))
+    content["points"] = [p for p in content["points"] if (p["method"], p["seed"]) != ("naive", 2)]
+    assert "Naive (2 of 3 seeds)" in [line.labels[1] for line in table_1(Study("x", content)).lines]
+
+
+def test_worlds_without_a_common_seed_of_all_levels():
+    content = record(with_third(two_levels()), theme="harbour")
+    content["points"] = [p for p in content["points"] if p["method"] != "naive" or p["level"] == p["seed"]]
+    first, second = study(with_third(two_levels())), Study("second", content)
+    found = next(agreements(first, second))
+    assert "naive" not in found.means and "Of 1 pairs" in sentence(first, second, found)
+    only_naive = found._replace(pairs={})
+    assert "No pair of methods is told apart" in sentence(first, second, only_naive)
+
+
+def test_grids_of_one_name_and_files_that_are_damaged(tmp_path, capsys):
+    for folder in ("a", "b"):
+        written(tmp_path / folder / "methods.json", two_levels())
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "files named methods.json" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "c")]) == 1
+    assert "There is no" in capsys.readouterr().err
+    path = tmp_path / "a" / "methods.json"
+    path.write_text(path.read_text()[:-20])
+    assert main(["report", str(path)]) == 1
+    assert f"Cannot read {path}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_grid_without_a_point(tmp_path, capsys):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from ogpsa_factory.lab.grid.again import compare, drawn_points
 from ogpsa_factory.lab.grid.definition import read_grid
 from ogpsa_factory.lab.grid.nodes import plan
 from ogpsa_factory.lab.grid.record import read_record
-from ogpsa_factory.lab.grid.runner import finished, make_all
+from ogpsa_factory.lab.grid.runner import at_work, finished
 
 
 pytest.importorskip("llamafactory")
@@ -124,7 +126,7 @@ def test_other_versions_and_changed_grids_are_refused(done, monkeypatch, tmp_pat
     (tmp_path / "old.json").write_text(json.dumps({**content, "versions": {**content["versions"], "torch": "1.0"}}))
     with pytest.raises(OGPSAError, match=r"made with torch 1\.0"):
         drawn_points(tmp_path / "old.json", 1, 0)
-    points = [{**content["points"][0], "key": "0" * 16}]
+    points = [{**content["points"][0], "method": "magic"}]
     (tmp_path / "other.json").write_text(json.dumps({**content, "points": points}))
     with pytest.raises(OGPSAError, match=r"tiny\.yaml has changed since"):
         drawn_points(tmp_path / "other.json", 1, 0)
@@ -137,7 +139,8 @@ def test_a_failure_spares_the_others_and_is_named(tmp_path):
     methods = {"naive": {}, "broken": bad, "merged": {"merge": 0.5, **bad}}
     write_grid(tmp_path, methods=methods, pipelines={"sft": {"sft": [1e-3]}})
     said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", "--jobs", "1", cwd=tmp_path)
-    assert said.returncode == 1 and "AttributeError" in said.stdout
+    assert said.returncode == 1 and "broken, sft, level 0, seed 0" in said.stdout
+    assert "Traceback" in "".join(path.read_text() for path in (tmp_path / "out" / "logs").iterdir())
     assert "which is missing" in said.stdout and "Traceback" not in said.stdout + said.stderr
     assert [point["method"] for point in read_record(tmp_path / "out" / "tiny.json")["points"]] == ["naive"]
 
@@ -162,5 +165,32 @@ def test_arguments_are_checked_before_a_world_is_built(tmp_path):
 def test_a_folder_in_use_is_refused(tmp_path):
     made = plan(read_grid(write_grid(tmp_path)))
     with locked(tmp_path / "out" / ".lock", "busy"), pytest.raises(OGPSAError, match="in use by another"):
-        make_all(made.nodes.values(), tmp_path / "out", 1, lambda node, problem: None)
+        with at_work(tmp_path / "out"):
+            pass
     assert finished(tmp_path / "out", next(iter(made.nodes))) is None
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path):
+    (tmp_path / "models" / ".abc.1.tmp").mkdir(parents=True)
+    (tmp_path / "models" / "abc").mkdir()
+    with at_work(tmp_path):
+        assert [path.name for path in (tmp_path / "models").iterdir()] == ["abc"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_every_process_and_what_is_finished_is_recorded(tmp_path):
+    write_grid(tmp_path, world={"steps": 700, "scale": 0.02}, seeds=[0, 1])
+    command = [sys.executable, "-m", "ogpsa_factory.cli", "lab", "run", "tiny.yaml", "--output", "out", "--jobs", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out" / "models").glob(".*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert read_record(tmp_path / "out" / "tiny.json")["points"] == []
+    with at_work(tmp_path / "out"):
+        assert not list((tmp_path / "out" / "models").iterdir())
+    with pytest.raises(ProcessLookupError):  # nothing of its group is left, once each has seen that it is to end
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)

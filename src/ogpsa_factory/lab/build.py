@@ -108,7 +108,7 @@ def build_world(
         train(model, tokenizer, world.base(), steps=steps, seed=seed, on_step=on_step)
 
     result = {"model": output.as_posix(), **evaluate_model(model, tokenizer, world.evaluation())}
-    if steps == STEPS and shortcomings_of(result):  # some seeds learn one skill late: a second, shorter round
+    if steps >= STEPS and shortcomings_of(result):  # some seeds learn one skill late: a second, shorter round
         with one_thread():
             train(model, tokenizer, world.base(), steps=MORE_STEPS, seed=seed + 1, learning_rate=2e-3)
         result |= evaluate_model(model, tokenizer, world.evaluation())

@@ -1,4 +1,4 @@
-"""What training logged: the overlap of safety and reference gradients, and what it does to the safety loss.
+"""What training logged: the overlap of safety and reference gradients, what it does to the loss, and the time taken.
 
 For runs of any size: those of `ogpsa lab run`, and the output folders of evaluated models.
 """
@@ -11,38 +11,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import replaced_file
 from .document import NONE, Cell, Line, Table
+from .drawing import COLOURS, add_legend, new_figure, save
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COS, COS_AFTER, REMOVED = "ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/removed_ratio"
-OVERLAP_PICTURE, LOSS_PICTURE = "overlap.png", "safety_loss.png"
-_COLOURS = ("#d1495b", "#1b7f79", "#3066be", "#e09f3e", "#6a4c93", "#7a9e35", "#0b3954", "#c06e52")
-_LITTLE, _MUCH = "#3066be", "#d1495b"
+OVERLAP_PICTURE, LOSS_PICTURE = "overlap.png", "loss_by_overlap.png"
+LOSS_TEXT = (
+    "Overlap is the share of the safety gradient's norm that lies in the capability subspace, averaged over training: "
+    "the darker a line, the larger. Methods differ in more than their overlap, so this shows what goes with it, not "
+    "what it causes."
+)
+TIME_TEXT = (
+    "Of the last stage, as the Trainer logged it: on whatever machine, beside whatever else ran. Ratios are of whole "
+    "runs of the same pipeline, learning rates' level and seed."
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One run of training.
 
     Args:
         method: what it is called; runs of one name are repetitions.
-        panel: what it can be compared in: pipeline or stage, and learning rate.
+        pipeline: its times are compared with those of the same pipeline.
+        panel: its curves are compared with those of the same panel: pipeline and learning rates.
         log: an entry a logged step, as the Trainer writes them; `step`, `loss` and `ogpsa/…`.
         seconds: of training; None where it is not known.
         steps: optimizer steps.
-        repetition: tells runs of one method and panel apart, such as the seed.
+        repetition: what tells runs of one method and pipeline apart.
     """
 
     method: str
+    pipeline: str
     panel: str
     log: Sequence[dict[str, Any]]
     seconds: float | None = None
     steps: int = 0
-    repetition: int = 0
+    repetition: str = ""
 
     @property
     def overlap(self) -> float | None:
@@ -89,54 +98,53 @@ def draw_overlap(runs: Sequence[Run], path: Path) -> bool:
             for prefix, style in ((COS, "-"), (COS_AFTER, ":")):
                 steps, values = _averaged([[(e["step"], mean_cosine(e, prefix)) for e in run.log] for run in group])
                 if steps:
-                    axes.plot(steps, values, linestyle=style, color=_COLOURS[i % len(_COLOURS)], linewidth=1.5)
+                    axes.plot(steps, values, linestyle=style, color=COLOURS[i % len(COLOURS)], linewidth=1.5)
         axes.set(xlabel="optimizer step", ylabel="|cosine|, mean over reference sets", title=panel)
         axes.set_ylim(bottom=-0.01)
         axes.grid(alpha=0.25)
-    handles = [Line2D([], [], color=_COLOURS[i % len(_COLOURS)], label=name) for i, name in enumerate(methods)]
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(methods)]
     handles.append(Line2D([], [], color="#777777", linestyle="-", label="before the projection"))
     handles.append(Line2D([], [], color="#777777", linestyle=":", label="after the projection"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-    _save(figure, path)
+    add_legend(figure, handles)
+    save(figure, path)
     return True
 
 
 def draw_losses(runs: Sequence[Run], path: Path) -> bool:
-    """Draw the safety loss over training, runs with much overlap apart from those with little.
+    """Draw the training loss, a line a method, averaged over repetitions and coloured by its overlap.
 
     Args:
-        runs: those without a logged overlap are left out, as is a panel with fewer than two.
+        runs: those without a logged overlap are left out, as is a panel with fewer than two methods.
         path: the file; where nothing can be drawn, an earlier one is removed.
 
     Returns:
         Whether there was anything to draw.
     """
     known = [run for run in runs if run.overlap is not None]
-    drawn = [run for run in known if sum(other.panel == run.panel for other in known) > 1]
+    drawn = [run for run in known if len({each.method for each in known if each.panel == run.panel}) > 1]
     if not drawn:
         path.unlink(missing_ok=True)
         return False
+    from matplotlib import colormaps
+
     figure, panels = _panels(drawn)
     for panel, axes in panels.items():
-        group = sorted((run for run in drawn if run.panel == panel), key=lambda run: run.overlap or 0.0)
-        half = len(group) // 2
-        for part, colour, name in ((group[:half], _LITTLE, "less"), (group[half:], _MUCH, "more")):
-            curves = [[(e["step"], e.get("loss")) for e in run.log] for run in part]
-            for curve in curves:
-                points = [(step, loss) for step, loss in curve if loss is not None]
-                axes.plot(*zip(*points, strict=True), color=colour, alpha=0.15, linewidth=0.7)
-            overlaps = [run.overlap or 0.0 for run in part]
-            label = f"{name} overlap ({min(overlaps):.2f} to {max(overlaps):.2f}), {len(part)} runs"
-            axes.plot(*_averaged(curves), color=colour, linewidth=2, label=label)
-        axes.set(xlabel="optimizer step", ylabel="safety loss, nats", title=panel, yscale="log")
-        axes.legend(frameon=False, fontsize=8)
+        groups = {run.method: [r for r in drawn if (r.panel, r.method) == (panel, run.method)] for run in drawn}
+        overlaps = {name: statistics.fmean(r.overlap or 0.0 for r in group) for name, group in groups.items() if group}
+        largest = max(overlaps.values()) or 1.0
+        for name, overlap in sorted(overlaps.items(), key=lambda each: each[1]):
+            steps, losses = _averaged([[(e["step"], e.get("loss")) for e in run.log] for run in groups[name]])
+            colour = colormaps["viridis_r"](0.1 + 0.9 * overlap / largest)
+            axes.plot(steps, losses, color=colour, linewidth=1.5, label=f"{overlap:.2f}  {name}")
+        axes.set(xlabel="optimizer step", ylabel="training loss, nats", title=panel, yscale="log")
+        axes.legend(frameon=False, fontsize=7, title="overlap, method", title_fontsize=7)
         axes.grid(alpha=0.25)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
 def overhead_table(runs: Sequence[Run], naive: str) -> Table:
-    """Seconds a step, and their ratio to the naive method's in the same panel.
+    """Time of training by pipeline and method: milliseconds a step, and the whole run over the naive method's.
 
     Args:
         runs: those whose time is not known are left out.
@@ -145,33 +153,28 @@ def overhead_table(runs: Sequence[Run], naive: str) -> Table:
     Returns:
         The table: medians; ratios within repetitions.
     """
-    each = {
-        (run.method, run.panel, run.repetition): run.seconds / run.steps for run in runs if run.seconds and run.steps
-    }
+    timed = [run for run in runs if run.seconds and run.steps]
+    whole = {(run.pipeline, run.repetition): run.seconds or 0.0 for run in timed if run.method == naive}
     lines = []
-    for method in dict.fromkeys(method for method, _, _ in each):
-        times = [seconds for (name, _, _), seconds in each.items() if name == method]
+    for pipeline, method in dict.fromkeys((run.pipeline, run.method) for run in timed):
+        group = [run for run in timed if (run.pipeline, run.method) == (pipeline, method)]
+        times = [1000 * (run.seconds or 0.0) / run.steps for run in group]
         ratios = [
-            seconds / each[naive, panel, repetition]
-            for (name, panel, repetition), seconds in each.items()
-            if name == method and (naive, panel, repetition) in each
+            (run.seconds or 0.0) / whole[pipeline, run.repetition]
+            for run in group
+            if (pipeline, run.repetition) in whole
         ]
-        texts = [f"{1000 * statistics.median(times):.1f}", str(len(times))]
+        texts = [f"{statistics.median(times):.1f}", str(len(times))]
         texts.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else NONE)
-        lines.append(Line((method,), tuple(Cell(text) for text in texts)))
-    return Table(("method",), ("ms a step", "runs", "ratio to naive (lowest to highest)"), tuple(lines))
+        lines.append(Line((pipeline, method), tuple(Cell(text) for text in texts)))
+    return Table(("pipeline", "method"), ("ms a step", "runs", "run over naive (lowest to highest)"), tuple(lines))
 
 
 def _panels(runs: Sequence[Run]) -> tuple[Any, dict[str, Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(run.panel for run in runs))
     columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(max(7.0, 4.8 * columns), 4.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, panels = new_figure(-(-len(names) // columns), columns, width=4.8, height=4.2)
+    every = list(panels.flat)
     for spare in every[len(names) :]:
         spare.set_visible(False)
     return figure, dict(zip(names, every, strict=False))
@@ -186,8 +189,3 @@ def _averaged(curves: Iterable[Iterable[tuple[int, float | None]]]) -> tuple[lis
                 values.setdefault(step, []).append(value)
     steps = sorted(values)
     return steps, [statistics.fmean(values[step]) for step in steps]
-
-
-def _save(figure: Any, path: Path) -> None:
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")

@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import replaced_file
 from .analysis import Analysis, Mean, Result
+from .drawing import COLOURS, add_legend, new_figure, save
 from .models import LABELS
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 NAME = "figure2.png"
 DESCRIPTION = "Safety mean against general mean; an arrow leads from the naive model to OGPSA of each pipeline."
 _BASE = "#555555"
-_COLOURS = ("#d1495b", "#1b7f79", "#3066be", "#e09f3e", "#6a4c93", "#7a9e35", "#0b3954", "#c06e52")
 _KNOWN = {"naive": "X", "ogpsa": "o", "merged": "D", "lora": "s", "general_data": "^"}
 _LONGEST = 50  # of a name
 _OTHERS = ("v", "P", "h", "p", "<", ">", "d", "8")
@@ -39,34 +37,20 @@ def draw(families: Sequence[Analysis], path: Path) -> bool:
     if not families:
         path.unlink(missing_ok=True)
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     methods = dict.fromkeys(result.model.method for family in families for result in family.results)
     pipelines = dict.fromkeys(result.model.pipeline for family in families for result in family.results)
     spare = iter(range(len(methods)))
     markers = {m: _KNOWN.get(m) or _OTHERS[next(spare) % len(_OTHERS)] for m in methods}
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(pipelines)}
-    figure = Figure(figsize=(max(7.5, 6 * len(families)), 5.6), layout="constrained")
-    FigureCanvasAgg(figure)  # which can measure the legend
-    for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(pipelines)}
+    figure, panels = new_figure(1, len(families), width=6 if len(families) > 1 else 7.5, height=5.6)
+    for axes, family in zip(panels[0], families, strict=True):
         _draw_panel(axes, family, colours, markers)
     # Names stand in one legend above the panels, so that points close together cannot make labels collide.
     based = any(family.base and _point(family.base) for family in families)
     part = any(not _whole(result) for family in families for result in family.everyone if _point(result))
-    _add_legend(figure, _handles(colours, markers, based, part))
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    add_legend(figure, _handles(colours, markers, based, part))
+    save(figure, path, dpi=150)
     return True
-
-
-def _add_legend(figure: Figure, handles: list[Any]) -> None:
-    """A legend with as many columns as the figure is wide enough for."""
-    for columns in range(5, 0, -1):
-        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
-        legend.remove()
 
 
 def _point(result: Result) -> tuple[float, float] | None:

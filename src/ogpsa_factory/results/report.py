@@ -8,7 +8,15 @@ from pathlib import Path
 
 from ..files import write_json, write_text
 from .analysis import Analysis, Settings
-from .curves import LOSS_PICTURE, OVERLAP_PICTURE, draw_losses, draw_overlap, overhead_table
+from .curves import (
+    LOSS_PICTURE,
+    LOSS_TEXT,
+    OVERLAP_PICTURE,
+    TIME_TEXT,
+    draw_losses,
+    draw_overlap,
+    overhead_table,
+)
 from .document import Block, Bullets, Heading, Paragraph, Picture
 from .figures import to_csv, to_json
 from .findings import difference_table, mean_difference_table, sentence
@@ -80,12 +88,13 @@ def _training(report: Report, folder: Path) -> Iterator[Block]:
         yield Heading("Overlap of the safety gradient with the reference gradients over training")
         yield Picture(OVERLAP_PICTURE, "Cosines before and after the projection, over the last stage of training.")
     if draw_losses(runs, folder / LOSS_PICTURE):
-        yield Heading("Safety loss of runs with more and with less overlap")
-        yield Picture(LOSS_PICTURE, "Loss over the last stage of training, split at the median of the overlap.")
+        yield Heading("Training loss by overlap")
+        yield Paragraph(LOSS_TEXT)
+        yield Picture(LOSS_PICTURE, "Loss over the last stage of training, a line a method, by its overlap.")
     timed = overhead_table(runs, LABELS.get(report.families[0].settings.naive, report.families[0].settings.naive))
     if timed.lines:
         yield Heading("Time of training")
-        yield Paragraph("Of the last stage, as the Trainer logged it: on whatever machine, beside whatever else ran.")
+        yield Paragraph(TIME_TEXT)
         yield timed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import OGPSAError
 from ..files import read_json
@@ -34,9 +35,18 @@ def training_runs(models: Sequence[Model]) -> list[Run]:
 
 def _read(path: Path, model: Model) -> Run | None:
     try:
-        history = read_json(path)["log_history"]
+        state = read_json(path)
+        history: list[dict[str, Any]] = state["log_history"]
         log = [entry for entry in history if "loss" in entry and "step" in entry]
-        seconds = next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None)
-    except (OGPSAError, TypeError, KeyError):
+        times = [float(entry["train_runtime"]) for entry in history if "train_runtime" in entry]
+        steps = int(state["global_step"])
+    except (OGPSAError, TypeError, KeyError, ValueError):
         return None
-    return Run(model.label, model.pipeline, log, seconds, log[-1]["step"]) if log else None
+    if not log:
+        return None
+    # Where a run was resumed, the time is that of its last part alone.
+    whole = len(times) == 1 and log[0]["step"] <= int(state.get("logging_steps") or 1)
+    seconds = times[0] if whole else None
+    return Run(
+        method=model.label, pipeline=model.pipeline, panel=model.pipeline, log=log, seconds=seconds, steps=steps
+    )

@@ -8,9 +8,10 @@ from typing import Any
 
 from ...errors import OGPSAError
 from .definition import read_grid
-from .nodes import LIBRARIES, Node, plan, versions
+from .nodes import Node, plan
 from .record import read_record
 from .runner import finished
+from .source import versions
 
 
 def drawn_points(path: Path, count: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, Node]]:
@@ -22,13 +23,16 @@ def drawn_points(path: Path, count: int, seed: int) -> tuple[list[dict[str, Any]
         seed: of the choice.
 
     Returns:
-        The points as recorded, and the models needed to make them, those that others need first.
+        The points as recorded, with the names that their models have now; and the models needed to make them, those
+        that others need first.
 
     Raises:
         OGPSAError: the grid, or a library, is not what it was when the record was written.
     """
     record = read_record(path)
-    other = [name for name in LIBRARIES if record["versions"].get(name) != versions()[name]]
+    if count < 1:
+        raise OGPSAError(f"--points is {count}: take 1 or more.")
+    other = [name for name, number in versions().items() if record["versions"].get(name) != number]
     if other:
         name = other[0]
         raise OGPSAError(
@@ -36,10 +40,13 @@ def drawn_points(path: Path, count: int, seed: int) -> tuple[list[dict[str, Any]
             "results differ in their last bits between versions. Install the recorded ones to compare."
         )
     made = plan(read_grid(Path(record["file"])))
-    points = Random(seed).sample(record["points"], min(count, len(record["points"])))
-    for point in points:
-        if point["key"] not in made.nodes:
+    # Not by name: other code may name a model otherwise and make the same one, which is what is to be found out.
+    keys = {_place(vars(point)): point.key for point in made.points}
+    points = []
+    for point in Random(seed).sample(record["points"], min(count, len(record["points"]))):
+        if _place(point) not in keys:
             raise OGPSAError(f"{record['file']} has changed since {path} was written: run `ogpsa lab run` again.")
+        points.append({**point, "key": keys[_place(point)]})
     needed: dict[str, Node] = {}
 
     def need(key: str) -> None:
@@ -50,6 +57,11 @@ def drawn_points(path: Path, count: int, seed: int) -> tuple[list[dict[str, Any]
     for point in points:
         need(point["key"])
     return points, needed
+
+
+def _place(point: dict[str, Any]) -> tuple[Any, ...]:
+    rates = tuple(point["rates"].items())
+    return point["method"], point["pipeline"], point["level"], rates, point["seed"]
 
 
 def compare(point: dict[str, Any], output: Path) -> str | None:

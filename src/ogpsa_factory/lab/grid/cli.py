@@ -35,9 +35,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--seeds", metavar="A,B", help="these seeds only (those of the file)")
     run.add_argument("--methods", metavar="A,B", help="these methods only (all)")
     run.add_argument("--pipelines", metavar="A,B", help="these pipelines only (all)")
-    run.add_argument(
-        "--dry-run", action="store_true", help="check all arguments, say how many models there are to make, make none"
-    )
+    run.add_argument("--dry-run", action="store_true", help="check all, say how many models are missing, make none")
     run.set_defaults(handler=run_grids)
 
     check = commands.add_parser(
@@ -79,38 +77,51 @@ def run_grids(args: argparse.Namespace) -> int:
     from .definition import read_grid
     from .nodes import plan
     from .record import make_record, record_path, write_record
-    from .runner import finished
+    from .runner import at_work, finished
     from .selection import selected
 
-    grids = [selected(read_grid(file), args) for file in args.files]
-    stems = [grid.file.stem for grid in grids]
+    whole = [read_grid(file) for file in args.files]
+    stems = [grid.file.stem for grid in whole]
     if len(set(stems)) != len(stems):
         raise OGPSAError("Two of the grids have files of one name, so their results would be one file. Rename one.")
+    if args.jobs < 1:
+        raise OGPSAError(f"--jobs is {args.jobs}: take 1 or more.")
+    grids = [selected(grid, args) for grid in whole]
     plans = [plan(grid) for grid in grids]
     nodes = {key: node for each in plans for key, node in each.nodes.items()}
+    names = {point.key: _name(vars(point)) for each in plans for point in each.points}
     console = Console()
     there = sum(finished(args.output, key) is not None for key in nodes)
     points = sum(len(each.points) for each in plans)
     console.print(
         f"{points} points, {len(nodes)} models: {there} are there, {len(nodes) - there} to make.", highlight=False
     )
-    if args.jobs < 1:
-        raise OGPSAError(f"--jobs is {args.jobs}: take 1 or more.")
     if there < len(nodes):
         with console.status("checking the arguments of all methods"):
             check_grids(grids)
     if args.dry_run:
         return 0
-    try:
-        problems = _make_with_progress(console, list(nodes.values()), args.output, args.jobs)
-    finally:  # what is finished can be reported, also after Ctrl-C
-        for grid, each in zip(grids, plans, strict=True):
-            path = record_path(args.output, grid)
-            write_record(path, make_record(grid, each, args.output))
-            console.print(f"{path}", highlight=False, soft_wrap=True)
+    with at_work(args.output):
+        try:
+            problems = _make_with_progress(console, list(nodes.values()), args.output, args.jobs)
+        finally:  # of the whole grid, whatever was selected; what is finished can be reported, also after Ctrl-C
+            for grid in whole:
+                path = record_path(args.output, grid)
+                write_record(path, make_record(grid, plan(grid), args.output))
+                _say(console, str(path))
     for key, problem in problems.items():
-        console.print(f"[red]{key}[/red]: {problem}", highlight=False, soft_wrap=True)
+        _say(console, f"{names.get(key, 'needed for others')} ({key}): {problem}")
+    if problems:
+        _say(console, f"What the libraries said is in {args.output / 'logs'}.")
     return 1 if problems else 0
+
+
+def _name(point: dict[str, Any]) -> str:
+    return f"{point['method']}, {point['pipeline']}, level {point['level']}, seed {point['seed']}"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _make_with_progress(console: Console, nodes: list[Node], output: Path, jobs: int) -> dict[str, str]:
@@ -118,8 +129,6 @@ def _make_with_progress(console: Console, nodes: list[Node], output: Path, jobs:
 
     from .runner import make_all
 
-    if jobs < 1:
-        raise OGPSAError(f"--jobs is {jobs}: take 1 or more.")
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -155,17 +164,20 @@ def run_check(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from .again import compare, drawn_points
+    from .runner import at_work
 
+    if args.jobs < 1:
+        raise OGPSAError(f"--jobs is {args.jobs}: take 1 or more.")
     chosen = [(path, *drawn_points(path, args.points, args.draw)) for path in args.records]
     nodes = {key: node for _, _, needed in chosen for key, node in needed.items()}
     console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        problems = _make_with_progress(console, list(nodes.values()), Path(folder), args.jobs)
+    with tempfile.TemporaryDirectory() as name, at_work(Path(name)):
+        folder = Path(name)
+        problems = _make_with_progress(console, list(nodes.values()), folder, args.jobs)
         differing = 0
         for path, points, _ in chosen:
             for point in points:
-                said = problems.get(point["key"]) or compare(point, Path(folder))
+                said = problems.get(point["key"]) or compare(point, folder)
                 differing += bool(said)
-                where = f"{path.name}: {point['method']}, {point['pipeline']}, level {point['level']}"
-                console.print(f"{where}, seed {point['seed']}: {said or 'equal'}", highlight=False, soft_wrap=True)
+                _say(console, f"{path.name}: {_name(point)}: {said or 'equal'}")
     return 1 if differing else 0

@@ -12,8 +12,10 @@ from ...mappings import mapping, read_mapping
 
 _KEYS = ("title", "axis", "curves", "world", "seeds", "stages", "pipelines", "arguments", "methods")
 _METHOD_KEYS = ("title", "at", "rate", "pipelines", "arguments", "stages", "merge", "osf")
+_MOST = 2**31  # seeds
 _WORLD_KEYS = ("theme", "steps", "scale")
 _OURS = ("model_name_or_path", "output_dir", "dataset_dir", "overwrite_output_dir", "learning_rate", "seed")
+_QUIET = ("plot_loss", "report_to", "save_strategy", "disable_tqdm")  # the grid's own as well; a file may have them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +94,19 @@ def read_grid(file: Path) -> Grid:
         name: _method(f"{file}: methods: {name}", name, entry, stages, common, pipelines)
         for name, entry in given.items()
     }
-    axis = content.get("axis")
+    axis, curves = content.get("axis"), content.get("curves", False)
+    if axis is not None and (not isinstance(axis, str) or not axis):
+        raise OGPSAError(f"{file}: axis must be the name of what the methods differ in, and it is {axis!r}.")
+    if not isinstance(curves, bool):
+        raise OGPSAError(f"{file}: curves must be true or false, and it is {curves!r}.")
     for name, method in methods.items():
         if axis is not None and method.at is None:
             raise OGPSAError(f"{file}: methods: {name}: at is missing, its place on the axis {axis!r}.")
     return Grid(
         file=file,
         title=str(content["title"]),
-        axis=None if axis is None else str(axis),
-        curves=content.get("curves") is True,
+        axis=axis,
+        curves=curves,
         world=_world(f"{file}: world", content.get("world")),
         seeds=_seeds(file, content["seeds"]),
         pipelines=pipelines,
@@ -132,6 +138,10 @@ def _rates(where: str, given: Any, stages: dict[str, Any]) -> dict[str, tuple[fl
     return {stage: tuple(float(value) for value in values) for stage, values in rates.items()}
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -154,12 +164,13 @@ def _method(
     arguments = {}
     for stage, base in stages.items():
         given_here = {**layers[0], **layers[1], **mapping(own.get(stage), f"{where}: stages: {stage}")}
-        for key in _OURS:
+        for key in (*_OURS, *_QUIET):
             if key in given_here:
                 raise OGPSAError(f"{where}: {key} is set by the grid for every point. Remove it.")
         arguments[stage] = {key: value for key, value in {**base, **given_here}.items() if key not in _OURS}
     taking_part = entry.get("pipelines", list(pipelines))
-    if not isinstance(taking_part, list) or not taking_part or any(each not in pipelines for each in taking_part):
+    known = isinstance(taking_part, list) and all(isinstance(each, str) and each in pipelines for each in taking_part)
+    if not known or not taking_part:
         raise OGPSAError(f"{where}: pipelines must be a list of some of {', '.join(pipelines)}.")
     rate, merge = entry.get("rate", 1.0), entry.get("merge")
     if not _is_number(rate) or rate <= 0:
@@ -183,18 +194,18 @@ def _world(where: str, given: Any) -> dict[str, Any]:
 
     world = {"theme": "town", "steps": STEPS, "scale": 1.0, **mapping(given, where)}
     _check_keys(world, _WORLD_KEYS, where)
-    if world["theme"] not in THEMES:
+    if not isinstance(world["theme"], str) or world["theme"] not in THEMES:
         raise OGPSAError(f"{where}: there is no theme {world['theme']!r}. There are {', '.join(THEMES)}.")
-    if not isinstance(world["steps"], int) or world["steps"] < 1:
+    if not _is_whole(world["steps"]) or world["steps"] < 1:
         raise OGPSAError(f"{where}: steps must be a whole number above 0, and it is {world['steps']!r}.")
     if not _is_number(world["scale"]) or not 0 < world["scale"] <= 1:
         raise OGPSAError(f"{where}: scale must be above 0 and at most 1, and it is {world['scale']!r}.")
-    return world
+    return {**world, "scale": float(world["scale"])}
 
 
 def _seeds(file: Path, given: Any) -> tuple[int, ...]:
-    if not isinstance(given, list) or not all(isinstance(seed, int) and seed >= 0 for seed in given):
-        raise OGPSAError(f"{file}: seeds must be a list of whole numbers that are not negative, and it is {given!r}.")
+    if not isinstance(given, list) or not given or not all(_is_whole(seed) and 0 <= seed < _MOST for seed in given):
+        raise OGPSAError(f"{file}: seeds must be a list of whole numbers from 0 to {_MOST - 1}, and it is {given!r}.")
     if len(set(given)) != len(given):
         raise OGPSAError(f"{file}: seeds: one of them is there twice.")
     return tuple(given)

@@ -1,22 +1,21 @@
 """The models that a grid needs: worlds with their base models, trained models, and averages.
 
-A model is named by the hash of everything that makes it: its resolved arguments, the model it starts from, its world
-and the versions of the libraries. Two points that need the same model share it, and a second run finds it.
+A model is named by the hash of what makes it: its resolved arguments, the model it starts from, its world, the code
+that makes worlds, trains and measures, and the versions of the libraries. Two points that need the same model share
+it, and a second run finds it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from .definition import Grid, Method
+from .source import source_digest, versions
 
 
-LIBRARIES = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "llamafactory", "ogpsa_factory")
 _FIRST_TRAINING_SEED = 42  # of seed 0, which is that of the examples
 _QUIET = {"plot_loss": False, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
 
@@ -60,16 +59,6 @@ class Plan:
     points: list[Point]
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a result depends on.
-
-    Returns:
-        By the library's name.
-    """
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
 def plan(grid: Grid) -> Plan:
     """List the models of a grid.
 
@@ -110,7 +99,7 @@ def _chain(made: Plan, method: Method, rates: dict[str, float], seed: int, base:
 
 
 def _add(made: Plan, spec: dict[str, Any], *needs: str) -> str:
-    spec = {**spec, "versions": versions()}
+    spec = {**spec, "versions": versions(), "source": source_digest()}
     text = json.dumps(spec, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     made.nodes.setdefault(key, Node(key, spec, tuple(dict.fromkeys(needs))))

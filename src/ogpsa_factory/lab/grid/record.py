@@ -11,11 +11,16 @@ from typing import Any
 from ...errors import OGPSAError
 from ...files import read_json, write_text
 from .definition import Grid
-from .nodes import Plan, versions
-from .runner import finished
+from .nodes import Plan
+from .runner import MODELS, finished
+from .source import processor, versions
 
 
 FORMAT = 1
+_KEYS = (
+    *("format", "file", "title", "axis", "curves", "world", "seeds", "pipelines", "methods", "versions", "planned"),
+    *("bases", "points"),
+)
 _KEPT = ("weights", "measures", "curves", "seconds")
 
 
@@ -59,6 +64,7 @@ def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
             for name, method in grid.methods.items()
         },
         "versions": versions(),
+        "processor": processor(),
         "planned": len(plan.points),
         "bases": {seed: base for seed, base in bases.items() if base},
         "points": points,
@@ -67,7 +73,14 @@ def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
 
 def _kept(output: Path, key: str) -> dict[str, Any]:
     result = finished(output, key)
-    return {} if result is None else {"key": key, **{name: result[name] for name in _KEPT}}
+    if result is None:
+        return {}
+    try:
+        return {"key": key, **{name: result[name] for name in _KEPT}}
+    except (KeyError, TypeError):
+        raise OGPSAError(
+            f"{output / MODELS / key} holds a result of another version: delete this folder, and run again."
+        ) from None
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -95,7 +108,7 @@ def is_record(value: Any) -> bool:
     Returns:
         Whether `read_record` takes it.
     """
-    return isinstance(value, dict) and {"axis", "methods", "pipelines", "bases", "points"} <= set(value)
+    return isinstance(value, dict) and set(_KEYS) <= set(value)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def selected(grid: Grid, args: argparse.Namespace) -> Grid:
         words = [word.strip() for word in args.seeds.split(",")]
         if not all(word.isdecimal() for word in words):
             raise OGPSAError(f"--seeds {args.seeds}: write whole numbers separated by commas.")
+        for word in words:
+            if int(word) not in grid.seeds:
+                raise OGPSAError(f"--seeds {word}: {grid.file} has {', '.join(map(str, grid.seeds))}. Add it there.")
         seeds = tuple(dict.fromkeys(map(int, words)))
     methods = _chosen("--methods", args.methods, grid.methods)
     pipelines = _chosen("--pipelines", args.pipelines, grid.pipelines)

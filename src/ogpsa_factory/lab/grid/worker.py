@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,15 @@ _FIGURES = ("loss", "ogpsa/removed_ratio")
 _BY_SET = ("ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/reference_loss/")
 
 
-def begin(log: Path) -> None:
-    """Prepare a worker: what libraries print goes to a file of its own.
+def begin(log: Path, parent: int) -> None:
+    """Prepare a worker: what libraries print goes to a file of its own, and it ends with the process that wants it.
 
     Args:
         log: the folder of such files.
+        parent: number of that process.
     """
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends its workers
     log.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log / f"worker-{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
@@ -39,16 +45,41 @@ def begin(log: Path) -> None:
     torch.set_num_threads(1)  # the order of additions must not depend on the machine's number of cores
 
 
-def make(node: Node, models: Path) -> dict[str, Any]:
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)  # training must not go on unseen, without the lock on its folder
+
+
+def attempt(node: Node, models: Path) -> str | None:
+    """Make a model, whatever happens; what went wrong is told in full in the worker's log.
+
+    Args:
+        node: the model.
+        models: the folder of all models.
+
+    Returns:
+        What went wrong, in a line; None where nothing did.
+    """
+    try:
+        make(node, models)
+    except OGPSAError as error:
+        return str(error)
+    except (Exception, SystemExit) as error:  # of any library; the other models are worth making
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def make(node: Node, models: Path) -> None:
     """Make a model, measure it, and put its folder into place.
+
+    Its `result.json` has `key`, `spec`, `weights` (SHA-256 of the file), `measures`, `curves` (of training) and
+    `seconds`.
 
     Args:
         node: the model.
         models: the folder of all models; those that this one needs are there.
-
-    Returns:
-        What is written to its `result.json`: `key`, `spec`, `weights` (SHA-256 of the file), `measures`, `curves`
-        (of training) and `seconds`.
 
     Raises:
         OGPSAError: a world's base model is unfit, or a model cannot be averaged.
@@ -61,7 +92,7 @@ def make(node: Node, models: Path) -> dict[str, Any]:
     try:
         kinds = {"world": _world, "train": _train, "merge": _merge}
         found = kinds[node.spec["kind"]](node.spec, folder, models)
-        weights = hashlib.sha256((folder / _MODEL / "model.safetensors").read_bytes()).hexdigest()
+        weights = _digest_on_disk(folder / _MODEL / "model.safetensors")
         result = {"key": node.key, "spec": node.spec, "weights": weights, "curves": [], **found}
         if "measures" not in result:
             result["measures"] = _measure(folder / _MODEL, models / node.spec["world"] / _DATA)
@@ -71,7 +102,13 @@ def make(node: Node, models: Path) -> dict[str, Any]:
         os.replace(folder, final)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return result
+
+
+def _digest_on_disk(path: Path) -> str:
+    """The SHA-256 of a file that is on the disk: after a power failure, no result may stand beside nothing."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _world(spec: dict[str, Any], folder: Path, models: Path) -> dict[str, Any]:
@@ -80,7 +117,7 @@ def _world(spec: dict[str, Any], folder: Path, models: Path) -> dict[str, Any]:
 
     theme, steps = find_theme(spec["theme"]), spec["steps"]
     report = build_world(folder / _MODEL, folder / _DATA, spec["seed"], steps=steps, scale=spec["scale"], theme=theme)
-    if steps == STEPS and report.shortcomings():
+    if steps >= STEPS and report.shortcomings():
         raise OGPSAError(
             f"The base model of seed {spec['seed']} is not fit to experiment on: {'; '.join(report.shortcomings())}. "
             "Take another seed."

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...files import write_text
-from ...results.curves import LOSS_PICTURE, OVERLAP_PICTURE, Run, draw_losses, draw_overlap, overhead_table
+from ...results.curves import (
+    LOSS_PICTURE,
+    LOSS_TEXT,
+    OVERLAP_PICTURE,
+    TIME_TEXT,
+    Run,
+    draw_losses,
+    draw_overlap,
+    overhead_table,
+)
 from ...results.document import Block, Bullets, Heading, Paragraph, Picture
 from ...results.markdown import to_markdown
 from ...results.page import to_html
@@ -29,8 +38,10 @@ from .worlds import agreements, order_table, other_worlds, sentence
 
 TITLE = "The alignment tax in the miniature world"
 _FRONT_TEXT = (
-    "The area under a front is the highest utility that some learning rate reaches at a safety of at least x, "
-    "averaged over all x from 0 to 100; the base belongs to every front. It judges a method by all its learning rates."
+    "A front is the concave envelope of the base and all levels of a method: what can be had by answering with one "
+    "model or another, chosen by a coin. The area under it is the most utility at a safety of at least x, averaged "
+    "over x from 0 to 100. It still hangs on which learning rates were tried: `without one level` is the range of the "
+    "mean area when each is left out in turn."
 )
 _ROW_TEXT = (
     "The row of a method is the level of learning rates that keeps most of the skills among those that refuse at "
@@ -75,6 +86,8 @@ def _document(studies: Sequence[Study], folder: Path) -> Iterator[Block]:
             "A seed is a replica of the experiment: its own world, base model and order of training. ± and brackets: "
             f"{LEVEL:.0%} intervals of means over seeds by Student's t. They cover seeds only, and assume that values "
             "are about normal, which shares near 0 and 100 are not.",
+            "Safety loss and reference loss are means over rows that training saw: 200 of the safety set, and of each "
+            "reference set.",
             "p: two-sided paired t-test within seeds, corrected by Holm over the methods of one table or pipeline. "
             "No p where all seeds differ by the same amount.",
             "Alignment tax: mean of skills of the base less that of the model, in points.",
@@ -111,15 +124,16 @@ def _comparison(study: Study, folder: Path) -> Iterator[Block]:
         yield from _picture(study, folder, "fronts", draw_fronts, "Every level of every method, and the fronts.")
         yield fronts_table(study)
     yield from _curves(study, folder)
-    runs = _runs(study)
+    runs = runs_of(study)
     if has_naive and runs:
-        yield Heading("Overhead of training", 3)
+        yield Heading("Time of training", 3)
+        yield Paragraph(TIME_TEXT)
         yield overhead_table(runs, study.methods[NAIVE])
     for pipeline in study.record["pipelines"]:
         yield Heading(f"{pipeline_title(pipeline)}: every level", 3)
         yield levels_table(study, pipeline)
         if has_naive:
-            yield Heading(f"{pipeline_title(pipeline)}: less naive at the same level", 3)
+            yield Heading(f"{pipeline_title(pipeline)}: minus naive at the same level", 3)
             yield against_naive_table(study, pipeline)
 
 
@@ -130,7 +144,7 @@ def _ablation(study: Study, folder: Path) -> Iterator[Block]:
     for pipeline in study.record["pipelines"]:
         yield levels_table(study, pipeline)
         if NAIVE in study.methods:
-            yield Heading(f"{pipeline_title(pipeline)}: less naive at the same level", 3)
+            yield Heading(f"{pipeline_title(pipeline)}: minus naive at the same level", 3)
             yield against_naive_table(study, pipeline)
     yield from _curves(study, folder)
 
@@ -145,28 +159,40 @@ def _curves(study: Study, folder: Path) -> Iterator[Block]:
     """The overlap over training, and safety losses by it, where the grid asks for them."""
     if not study.record.get("curves"):
         return
-    runs = _runs(study)
+    runs = runs_of(study)
     overlap, losses = (f"{study.name}_{name}" for name in (OVERLAP_PICTURE, LOSS_PICTURE))
     if draw_overlap(runs, folder / overlap):
         yield Heading("Overlap of the safety gradient with the reference gradients over training", 3)
         yield Picture(overlap, f"{study.title}. Cosines before and after the projection, means over seeds.")
     if draw_losses(runs, folder / losses):
-        yield Heading("Safety loss of runs with more and with less overlap", 3)
-        yield Paragraph(
-            "Overlap is the share of the safety gradient's norm that lies in the capability subspace, averaged over "
-            "training. The runs of a panel are split at the median."
-        )
-        yield Picture(losses, f"{study.title}. Safety loss of each run and mean of each half.")
+        yield Heading("Training loss by overlap", 3)
+        yield Paragraph(LOSS_TEXT)
+        yield Picture(losses, f"{study.title}. Training loss, a line a method, by its overlap.")
 
 
-def _runs(study: Study) -> list[Run]:
+def runs_of(study: Study) -> list[Run]:
+    """What training logged of every point, for `results.curves`; of several stages the last one.
+
+    Args:
+        study: a grid.
+
+    Returns:
+        A run a point; averages of weights have none.
+    """
     found = []
     for cell in study.cells:
-        panel = f"{pipeline_title(cell.pipeline)}, {rates_text(cell)}"
+        pipeline = pipeline_title(cell.pipeline)
         for point in cell.points:
             if point["curves"]:
-                steps, seconds = point["curves"][-1]["step"], point["seconds"].get("train")
-                run = Run(study.methods[cell.method], panel, point["curves"], seconds, steps, point["seed"])
+                run = Run(
+                    method=study.methods[cell.method],
+                    pipeline=pipeline,
+                    panel=f"{pipeline}, {rates_text(cell)}",
+                    log=point["curves"],
+                    seconds=point["seconds"].get("train"),
+                    steps=point["curves"][-1]["step"],
+                    repetition=f"{cell.level} {point['seed']}",
+                )
                 found.append(run)
     return found
 

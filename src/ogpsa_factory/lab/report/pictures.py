@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...files import replaced_file
-from .fronts import chosen, staircase
+from ...results.drawing import COLOURS, MARKERS, add_legend, new_figure, save
+from .fronts import chosen, envelope
 from .statistics import estimate
 from .study import MEASURES, Cell, Study
 from .tables import NAIVE, pipeline_title, rates_text
@@ -15,50 +15,9 @@ from .tables import NAIVE, pipeline_title, rates_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLOURS = (
-    *("#d1495b", "#1b7f79", "#3066be", "#e09f3e", "#6a4c93"),
-    *("#7a9e35", "#0b3954", "#c06e52", "#b5838d", "#00a6a6"),
-)
-MARKERS = ("X", "o", "D", "s", "^", "v", "P", "h", "p", "<", ">", "d")
 _BASE = "#555555"
 _CORNER = 88  # percent
-
-
-def _new(columns: int, rows: int = 1, width: float = 5.4, height: float = 4.6) -> tuple[Figure, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(7.0, width * columns), height * rows), layout="constrained")
-    FigureCanvasAgg(figure)  # which can measure the legend
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file.
-
-    Args:
-        figure: the figure.
-        path: the file.
-    """
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-
-
-def legend(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None:
-    """Put the names above all panels, so that points close together cannot make labels collide.
-
-    Args:
-        figure: the figure.
-        handles: of matplotlib.
-        columns: at most; fewer where the figure is narrow.
-    """
-    for count in range(columns, 0, -1):
-        made = figure.legend(handles=list(handles), loc="outside upper center", ncols=count, frameon=False)
-        if count == 1 or made.get_window_extent().width <= figure.bbox.width:
-            return
-        made.remove()
 
 
 def draw_fronts(study: Study, path: Path) -> None:
@@ -71,7 +30,7 @@ def draw_fronts(study: Study, path: Path) -> None:
     from matplotlib.lines import Line2D
 
     pipelines = list(study.record["pipelines"])
-    figure, panels = _new(len(pipelines), 2)
+    figure, panels = new_figure(2, len(pipelines))
     methods = list(study.methods)
     for row, measure in zip(panels, ("utility", "lookalikes"), strict=True):
         for axes, pipeline in zip(row, pipelines, strict=True):
@@ -82,8 +41,8 @@ def draw_fronts(study: Study, path: Path) -> None:
                 points = [(cell.mean("safety"), cell.mean(measure)) for cell in cells]
                 look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
                 axes.scatter(*zip(*points, strict=True), s=42, edgecolor="white", **look) if points else None
-                steps = staircase([base, *points])
-                axes.step(*zip(*steps, strict=True), where="pre", color=look["color"], linewidth=1.1, alpha=0.6)
+                corners = envelope([base, *points])
+                axes.plot(*zip(*corners, strict=True), color=look["color"], linewidth=1.1, alpha=0.6)
             axes.set(xlim=(-4, 104), ylim=(-4, 104), xlabel="held-out harmful requests refused, %")
             axes.set(ylabel=f"{MEASURES[measure][0]}, %", title=pipeline_title(pipeline))
             axes.grid(alpha=0.25)
@@ -95,7 +54,7 @@ def draw_fronts(study: Study, path: Path) -> None:
         for i, method in enumerate(methods)
     ]  # fmt: skip
     handles.append(Line2D([], [], color=_BASE, linestyle="--", label="Base"))
-    legend(figure, handles)
+    add_legend(figure, handles)
     save(figure, path)
 
 
@@ -113,7 +72,7 @@ def draw_figure_2(study: Study, path: Path) -> None:
     """
     from matplotlib.lines import Line2D
 
-    figure, panels = _new(3, width=5)
+    figure, panels = new_figure(1, 3, width=5)
     pipelines, methods = list(study.record["pipelines"]), list(study.methods)
     for axes, measure in zip(panels[0], ("utility", "utility", "lookalikes"), strict=True):
         _cross(axes, (study.base.mean("safety"), study.base.mean(measure)))
@@ -125,7 +84,8 @@ def draw_figure_2(study: Study, path: Path) -> None:
         axes.grid(alpha=0.25)
     panels[0][0].set(title="general skills", xlim=(-4, 104), ylim=(-4, 104))
     panels[0][1].set(title="the same, upper right corner", xlim=(_CORNER, 100.6), ylim=(_CORNER, 100.6))
-    panels[0][2].set(title="benign look-alikes", xlim=(_CORNER, 100.6), ylim=(-4, 104))
+    lowest = min(chosen(study.of(*pair)).mean("safety") for pair in study.pairs())
+    panels[0][2].set(title="benign look-alikes", xlim=(min(_CORNER, lowest - 2), 100.6), ylim=(-4, 104))
     plain: dict[str, Any] = {"linestyle": "", "markersize": 8, "markeredgecolor": "white"}
     handles = [
         Line2D([], [], color="#777777", marker=MARKERS[i % len(MARKERS)], label=study.methods[name], **plain)
@@ -136,7 +96,7 @@ def draw_figure_2(study: Study, path: Path) -> None:
         for i, name in enumerate(pipelines)
     ]
     handles.append(Line2D([], [], color=_BASE, linestyle="--", label="Base"))
-    legend(figure, handles)
+    add_legend(figure, handles)
     save(figure, path)
 
 
@@ -163,7 +123,7 @@ def draw_ablation(study: Study, path: Path) -> None:
     from matplotlib.lines import Line2D
 
     measures = ("safety", "utility", "lookalikes")
-    figure, panels = _new(len(measures), width=4.6, height=4.2)
+    figure, panels = new_figure(1, len(measures), width=4.6, height=4.2)
     names = [name for name in study.methods if name != NAIVE]
     places = {name: i for i, name in enumerate(names)}
     labels = [str(study.record["methods"][name]["at"]) for name in names]
@@ -185,7 +145,7 @@ def draw_ablation(study: Study, path: Path) -> None:
         axes.set_xticks(range(len(names)), labels, rotation=40 if turned else 0, ha="right" if turned else "center")
         axes.set(ylim=(-4, 104), ylabel=f"{MEASURES[measure][0]}, %", xlabel=str(study.record["axis"]))
         axes.grid(alpha=0.25)
-    legend(figure, handles, 3)
+    add_legend(figure, handles, 3)
     save(figure, path)
 
 

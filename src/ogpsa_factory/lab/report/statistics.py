@@ -11,6 +11,7 @@ from scipy import stats
 
 
 LEVEL = 0.95
+_DIGITS = 9  # differences that are equal but for rounding are equal
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class Estimate:
     mean: float
     low: float | None
     high: float | None
-    count: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Difference:
     low: float | None
     high: float | None
     p: float | None
-    count: int
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -45,9 +44,9 @@ def estimate(values: Sequence[float]) -> Estimate:
     """
     mean, count = statistics.fmean(values), len(values)
     if count < 2:
-        return Estimate(mean, None, None, count)
+        return Estimate(mean, None, None)
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
-    return Estimate(mean, mean - half, mean + half, count)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference | None:
@@ -61,7 +60,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference |
         Ours less theirs; None where they share no seed. Where all differences are equal there is no test, except that
         p is 1 where they are 0.
     """
-    pairs = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    pairs = [round(ours[seed] - theirs[seed], _DIGITS) for seed in sorted(ours.keys() & theirs.keys())]
     if not pairs:
         return None
     found = estimate(pairs)
@@ -72,7 +71,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference |
     else:
         t = found.mean / (statistics.stdev(pairs) / math.sqrt(len(pairs)))
         p = float(2 * stats.t.sf(abs(t), len(pairs) - 1))
-    return Difference(found.mean, found.low, found.high, p, len(pairs))
+    return Difference(found.mean, found.low, found.high, p)
 
 
 def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float | None:

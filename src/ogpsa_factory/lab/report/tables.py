@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...results.document import NONE, Line, Table, figure, ranks
 from ...results.document import Cell as Box
 from ...results.statistics import holm
-from .fronts import areas, chosen, is_safe
+from .fronts import areas, areas_without_a_level, chosen, is_safe
 from .statistics import Difference, difference, estimate
 from .study import MEASURES, Cell, Study
 
@@ -79,12 +79,27 @@ def table_1(study: Study, with_skills: bool = True) -> Table:
     for pipeline in study.record["pipelines"]:
         found = {m: chosen(study.of(p, m)) for p, m in study.pairs() if p == pipeline}
         rows = {method: _row(cell, skills) for method, cell in found.items()}
-        places = [ranks(list(column), up) for column, up in zip(zip(*rows.values(), strict=True), better, strict=True)]
+        if not rows:
+            continue
+        # What is not safe wins nothing: the less a model is aligned, the more it keeps.
+        fit = [is_safe(cell) for cell in found.values()]
+        columns = [
+            [value if safe else None for value, safe in zip(column, fit, strict=True)]
+            for column in zip(*rows.values(), strict=True)
+        ]
+        places = [ranks(column, up) for column, up in zip(columns, better, strict=True)]
         for i, (method, row) in enumerate(rows.items()):
-            title = study.methods[method] + ("" if is_safe(found[method]) else " (not safe)")
+            row_cell = found[method]
+            title = study.methods[method] + ("" if is_safe(found[method]) else " (not safe)") + _fewer(study, row_cell)
             boxes = tuple(Box(figure(value), places[j][i]) for j, value in enumerate(row))
             lines.append(Line((pipeline_title(pipeline), title, rates_text(found[method])), boxes))
     return Table(("pipeline", "method", "learning rate"), tuple(heads), tuple(lines))
+
+
+def _fewer(study: Study, cell: Cell) -> str:
+    """Says where a cell has not all seeds."""
+    count, planned = len(cell.points), len(study.record["seeds"])
+    return "" if count == planned else f" ({count} of {planned} seeds)"
 
 
 def _row(cell: Cell, skills: Sequence[str]) -> list[float]:
@@ -120,10 +135,16 @@ def fronts_table(study: Study) -> Table:
             for measure in ("utility", "lookalikes"):
                 key = method, measure
                 boxes.append(Box(with_interval(list(found[key].values())) if found[key] else NONE))
+                boxes.append(Box(_between(areas_without_a_level(study, study.of(pipeline, method), measure))))
                 boxes += _differing(versus.get(key), corrected.get(key))
             lines.append(Line((pipeline_title(pipeline), study.methods[method]), tuple(boxes)))
-    heads = ("skills: area", "less naive", "p (Holm)", "look-alikes right: area", "less naive", "p (Holm)")
-    return Table(("pipeline", "method"), heads, tuple(lines))
+    heads = ("area", "without one level", "minus naive", "p (Holm)")
+    named = [f"{name}: {head}" for name in ("skills", "look-alikes") for head in heads]
+    return Table(("pipeline", "method"), tuple(named), tuple(lines))
+
+
+def _between(values: Sequence[float]) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}" if values else NONE
 
 
 def _corrected(versus: dict[tuple[str, str], Difference | None]) -> dict[tuple[str, str], float]:
@@ -166,7 +187,7 @@ def _text(cell: Cell, measure: str) -> str:
 
 
 def pair_table(study: Study, ours: str, theirs: str) -> Table:
-    """One method less another at the same level, in every pipeline, seed by seed.
+    """One method minus another at the same level, in every pipeline, seed by seed.
 
     Args:
         study: a grid.
@@ -201,7 +222,7 @@ def _compared_heads() -> tuple[str, ...]:
 
 
 def against_naive_table(study: Study, pipeline: str) -> Table:
-    """Every method less naive at the same level, seed by seed.
+    """Every method minus naive at the same level, seed by seed.
 
     Args:
         study: a grid.

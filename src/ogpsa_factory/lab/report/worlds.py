@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -72,22 +73,20 @@ def agreements(one: Study, two: Study) -> Iterator[Agreement]:
                 {method: areas(study, study.of(pipeline, method), measure) for method in methods}
                 for study in (one, two)
             ]
-            means = {m: tuple(_mean(values[m]) for values in found) for m in methods}
+            whole = [method for method in methods if all(values[method] for values in found)]
+            mean = [{method: statistics.fmean(values[method].values()) for method in whole} for values in found]
+            means = {method: (mean[0][method], mean[1][method]) for method in whole}
             pairs = {}
-            for a, b in combinations(methods, 2):
-                between = [difference(values[a], values[b]) for values in found]
-                if all(each is not None and _clear(each) for each in between):
-                    pairs[a, b] = (between[0], between[1])
+            for a, b in combinations(whole, 2):
+                first, second = (difference(values[a], values[b]) for values in found)
+                if first and second and _clear(first) and _clear(second):
+                    pairs[a, b] = first, second
             order = rank_correlation([pair[0] for pair in means.values()], [pair[1] for pair in means.values()])
-            yield Agreement(pipeline, measure, means, order, pairs)  # type: ignore[arg-type]
-
-
-def _mean(values: dict[int, float]) -> float:
-    return sum(values.values()) / len(values)
+            yield Agreement(pipeline, measure, means, order, pairs)
 
 
 def _clear(found: Difference) -> bool:
-    """Whether the interval is without 0."""
+    """Whether the interval is without 0; it is not corrected for the number of pairs."""
     return found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
 
 
@@ -107,7 +106,9 @@ def sentence(one: Study, two: Study, found: Agreement) -> str:
     where = f"{pipeline_title(found.pipeline)}, area by {MEASURES[found.measure]}"
     rho = "not defined" if found.correlation is None else f"{found.correlation:.2f}"
     text = f"{where}: rank correlation of {themes[0]} and {themes[1]} {rho}. "
-    text += f"Of {len(found.pairs)} pairs of methods that both worlds tell apart, "
+    if not found.pairs:
+        return text + "No pair of methods is told apart by both."
+    text += f"Of {len(found.pairs)} pairs of methods that both worlds tell apart (intervals without 0, uncorrected), "
     if not opposed:
         return text + "all are in the same order."
     names = "; ".join(f"{one.methods[a]} and {one.methods[b]}" for a, b in opposed)
@@ -129,7 +130,7 @@ def order_table(one: Study, two: Study) -> Table:
     lines = []
     for pipeline in dict.fromkeys(each.pipeline for each in compared):
         group = [each for each in compared if each.pipeline == pipeline]
-        for method in group[0].means:
+        for method in (m for m in group[0].means if all(m in each.means for each in group)):
             boxes = []
             for each in group:
                 for world in (0, 1):
