@@ -38,12 +38,14 @@ $(STAMP): pyproject.toml setup.py | $(BIN)/python
 # One thread and no GPU: a model this small is fastest so. Between kinds of CPU, figures differ by a few tenths.
 demo: export OMP_NUM_THREADS = 1
 demo: export CUDA_VISIBLE_DEVICES =
-demo: install ## world, SFT and DPO naively and by OGPSA, evaluation, one table and one figure
+demo: install ## world, SFT and DPO naively and by OGPSA, evaluation, a slice of the lab; tables and figures
 	$(BIN)/ogpsa lab build
 	$(BIN)/ogpsa pipeline examples/yaml/mini/naive_pipeline.yaml --restart
 	$(BIN)/ogpsa pipeline examples/yaml/mini/pipeline.yaml --restart
 	$(BIN)/ogpsa lab evaluate
 	$(BIN)/ogpsa lab compare
+	$(BIN)/ogpsa lab run examples/yaml/mini/grid.yaml --output saves/lab_demo
+	$(BIN)/ogpsa report saves/lab_demo
 
 # Two at a time, a file's tests together: they share what takes long to set up. One thread each, as models are small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -94,7 +94,7 @@ def test_examples_are_grids_with_enough_seeds(path):
         for method in grid.methods.values()
         for name in method.pipelines
     )
-    assert len(grid.seeds) >= 5 or path.stem == "demo"
+    assert len(grid.seeds) >= 5
 
 
 @pytest.mark.parametrize(
