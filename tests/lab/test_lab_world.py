@@ -186,7 +186,7 @@ def test_is_refusal(answer, refuses):
     assert is_refusal(answer) is refuses
 
 
-def test_themes_share_no_word_of_meaning():
+def test_themes_share_no_subject_and_no_answer():
     """What holds in both cannot be luck with these words."""
     town, harbour = (
         {name for kinds in (theme.dangerous, theme.benign) for name, _, _ in members(kinds)}

@@ -1,4 +1,4 @@
-"""Kinds of worlds that have nothing in common but their structure: what holds in one may be luck."""
+"""Kinds of worlds that share their structure, but no subject, fact or rule: what holds in one may be luck."""
 
 from __future__ import annotations
 
