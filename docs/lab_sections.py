@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 from ogpsa_factory.lab.grid.record import find_records, read_record
+from ogpsa_factory.lab.report.comparisons import fronts_table, pair_table
 from ogpsa_factory.lab.report.document import runs_of, write_report
 from ogpsa_factory.lab.report.study import Study, read_study
-from ogpsa_factory.lab.report.tables import NAIVE, fronts_table, levels_table, pair_table, table_1
+from ogpsa_factory.lab.report.summary import summary
+from ogpsa_factory.lab.report.tables import NAIVE, levels_table, table_1
 from ogpsa_factory.lab.report.worlds import agreements, order_table, sentence
 from ogpsa_factory.reports import in_order
 from ogpsa_factory.results.curves import TIME_TEXT, overhead_table
@@ -83,7 +85,8 @@ def table1_section() -> str:
 
 def fronts_section() -> str:
     """All levels and the areas under the fronts."""
-    return "![Fronts](report/methods_fronts.png)\n\n" + table_to_markdown(fronts_table(_study("methods")))
+    said = "\n".join(f"- {each}" for each in summary(_study("methods")))
+    return said + "\n\n![Fronts](report/methods_fronts.png)\n\n" + table_to_markdown(fronts_table(_study("methods")))
 
 
 def tax_section() -> str:

@@ -16,11 +16,13 @@ from scipy import stats
 from ogpsa_factory.cli import main
 from ogpsa_factory.errors import OGPSAError
 from ogpsa_factory.lab.grid.record import find_records, read_record
+from ogpsa_factory.lab.report.comparisons import fronts_table, p_text, pair_table
 from ogpsa_factory.lab.report.document import write_report
 from ogpsa_factory.lab.report.fronts import area, areas, areas_without_a_level, chosen, envelope
 from ogpsa_factory.lab.report.statistics import difference, estimate, rank_correlation
 from ogpsa_factory.lab.report.study import Study, read_study
-from ogpsa_factory.lab.report.tables import fronts_table, table_1
+from ogpsa_factory.lab.report.summary import summary
+from ogpsa_factory.lab.report.tables import table_1
 from ogpsa_factory.lab.report.worlds import agreements, other_worlds, sentence
 from ogpsa_factory.results.document import NONE
 
@@ -189,6 +191,23 @@ def test_worlds_that_agree_and_worlds_that_do_not():
     found = next(agreements(first, other))
     assert found.opposed() == [("naive", "ogpsa")]
     assert "1 are in the opposite order: Naive and Ogpsa" in sentence(first, other, found)
+
+
+def test_the_summary_follows_from_the_tables():
+    """OGPSA's look-alikes differ from naive's in every seed, and a little from seed to seed; LoRA is naive again."""
+    points = two_levels()
+    points["ogpsa", "sft", 0] = lambda seed: measures(0.99, 0.96, 0.8 + 0.01 * seed)
+    points |= {("lora", "sft", level): points["naive", "sft", level] for level in (0, 1)}
+    said = list(summary(study(points, seeds=(0, 1, 2))))
+    assert "naive training costs 41.0 points" in said[0] and "at 1e-3" in said[0]
+    assert "no method is apart" not in said[2] and "Ogpsa +" in said[2] and "Lora" not in said[2]
+
+
+def test_pairs_of_methods_are_compared_within_seeds():
+    table = pair_table(study(seeds=(0, 1, 2)), "ogpsa", "naive")
+    assert [line.labels for line in table.lines] == [("SFT", "1e-4"), ("SFT", "1e-3")]
+    assert table.lines[1].cells[2].text.startswith("+36.0 [")  # 95 less 60, 59 and 58
+    assert p_text(0.0004) == "< 0.001" and p_text(0.0104) == "0.010"
 
 
 def test_report_is_complete_and_needs_no_other_file(tmp_path, capsys):

@@ -21,18 +21,12 @@ from ...results.curves import (
 from ...results.document import Block, Bullets, Heading, Paragraph, Picture
 from ...results.markdown import to_markdown
 from ...results.page import to_html
+from .comparisons import against_naive_table, fronts_table
 from .pictures import draw_ablation, draw_figure_2, draw_fronts
 from .statistics import LEVEL
 from .study import MEASURES, Study
-from .tables import (
-    NAIVE,
-    against_naive_table,
-    fronts_table,
-    levels_table,
-    pipeline_title,
-    rates_text,
-    table_1,
-)
+from .summary import summary
+from .tables import NAIVE, levels_table, pipeline_title, rates_text, table_1
 from .worlds import agreements, order_table, other_worlds, sentence
 
 
@@ -114,6 +108,8 @@ def _seeds(study: Study) -> str:
 def _comparison(study: Study, folder: Path) -> Iterator[Block]:
     """Methods over pipelines and levels."""
     has_naive = NAIVE in study.methods
+    if has_naive:
+        yield Bullets(tuple(summary(study)))
     yield Heading("Table 1", 3)
     yield Paragraph(_ROW_TEXT)
     yield table_1(study)
