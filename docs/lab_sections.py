@@ -83,10 +83,15 @@ def table1_section() -> str:
     )
 
 
+def readme_section() -> str:
+    """What the comparison of methods comes to."""
+    said = "\n".join(f"- {each}" for each in summary(_study("methods")))
+    return f"{said}\n\nCommand: `ogpsa lab run examples/yaml/lab/methods.yaml`. p: paired t-tests over seeds, corrected by Holm."
+
+
 def fronts_section() -> str:
     """All levels and the areas under the fronts."""
-    said = "\n".join(f"- {each}" for each in summary(_study("methods")))
-    return said + "\n\n![Fronts](report/methods_fronts.png)\n\n" + table_to_markdown(fronts_table(_study("methods")))
+    return "![Fronts](report/methods_fronts.png)\n\n" + table_to_markdown(fronts_table(_study("methods")))
 
 
 def tax_section() -> str:

@@ -218,6 +218,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "seeds": seeds_section,
         "overhead": overhead_section,
         "memory": memory_section,
+        "lab": lab_sections.readme_section,
     },
     DATA: {"data_build": data_build_section, "selection": selection_section},
     REPRODUCE: {

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .lab.report.study import Study
 
 
+_FEW = 12  # cells of a grid
+
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `report` to a command line; it sets `handler`: from arguments to exit code.
 
@@ -75,7 +78,7 @@ def _report_grids(records: Sequence[Path], output: Path) -> int:
 
     from .lab.report.document import write_report
     from .lab.report.study import read_study
-    from .lab.report.tables import table_1
+    from .lab.report.tables import levels_table, pipeline_title, table_1
     from .results.terminal import to_terminal
 
     studies = [read_study(path) for path in records]
@@ -91,7 +94,11 @@ def _report_grids(records: Sequence[Path], output: Path) -> int:
     with console.status("working out intervals and drawing"):
         files = write_report(studies, output)
     for study in studies:
-        if study.record["axis"] is None:
+        if len(study.cells) <= _FEW:  # small enough to show all of it
+            for pipeline in study.record["pipelines"]:
+                title = f"{study.title}, {pipeline_title(pipeline)}: every level, in percent"
+                console.print(to_terminal(levels_table(study, pipeline), title))
+        elif study.record["axis"] is None:
             title = f"{study.title} ({study.record['world']['theme']}): means over seeds, in percent"
             console.print(to_terminal(table_1(study, with_skills=False), title))
     print("\n".join(str(path) for path in files))

@@ -53,5 +53,5 @@ def to_terminal(table: Table, title: str) -> RichTable:
 
 
 def _folded(head: str) -> str:
-    """A head in lines that a narrow column holds: `StrongReject` is two words."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", _KEYWORDS.sub("*", head))
+    """A head in lines that a narrow column holds: `StrongReject` is two words, and so is `look-alikes`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[a-z]-)(?=[a-z])", "\n", _KEYWORDS.sub("*", head))

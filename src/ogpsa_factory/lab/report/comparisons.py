@@ -120,7 +120,7 @@ def pair_table(study: Study, ours: str, theirs: str) -> Table:
             key = f"{cell.pipeline} {cell.level}", name
             boxes += _differing(versus[key], corrected.get(key))
         lines.append(Line((pipeline_title(cell.pipeline), rates_text(cell)), tuple(boxes)))
-    return Table(("pipeline", "learning rate"), _compared_heads(), tuple(lines))
+    return Table(("pipeline", "rate"), _compared_heads(), tuple(lines))
 
 
 def _compared_heads() -> tuple[str, ...]:
@@ -152,4 +152,4 @@ def against_naive_table(study: Study, pipeline: str) -> Table:
             key = f"{cell.method} {cell.level}", name
             boxes += _differing(versus[key], corrected.get(key))
         lines.append(Line((study.methods[cell.method], rates_text(cell)), tuple(boxes)))
-    return Table(("method", "learning rate"), _compared_heads(), tuple(lines))
+    return Table(("method", "rate"), _compared_heads(), tuple(lines))

@@ -72,7 +72,7 @@ def table_1(study: Study, with_skills: bool = True) -> Table:
     """
     skills = list(study.base.skills) if with_skills else []
     heads = [
-        "learning rate",
+        "rate",
         *(MEASURES[name][0] for name in TABLE_1),
         *skills,
         MEASURES["utility"][0],
@@ -129,7 +129,7 @@ def levels_table(study: Study, pipeline: str) -> Table:
         for cell in study.of(pipeline, method):
             boxes = tuple(Box(_text(cell, name)) for name in _EVERY)
             lines.append(Line((study.methods[method], rates_text(cell)), boxes))
-    return Table(("method", "learning rate"), tuple(MEASURES[name][0] for name in _EVERY), tuple(lines))
+    return Table(("method", "rate"), tuple(MEASURES[name][0] for name in _EVERY), tuple(lines))
 
 
 def _text(cell: Cell, measure: str) -> str:
