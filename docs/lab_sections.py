@@ -76,9 +76,11 @@ def facts_section() -> str:
 
 
 def table1_section() -> str:
-    """Table 1 and Figure 2."""
+    """What it comes to, Table 1 and Figure 2."""
     return (
-        table_to_markdown(table_1(_study("methods")))
+        "\n".join(f"- {each}" for each in summary(_study("methods")))
+        + "\n\n"
+        + table_to_markdown(table_1(_study("methods")))
         + "\n\n![Safety against general score and look-alikes](report/methods_figure2.png)"
     )
 
@@ -86,7 +88,8 @@ def table1_section() -> str:
 def readme_section() -> str:
     """What the comparison of methods comes to."""
     said = "\n".join(f"- {each}" for each in summary(_study("methods")))
-    return f"{said}\n\nCommand: `ogpsa lab run examples/yaml/lab/methods.yaml`. p: paired t-tests over seeds, corrected by Holm."
+    command = "Command: `ogpsa lab run examples/yaml/lab/methods.yaml`."
+    return f"{said}\n\n{command} p: paired t-tests over seeds, corrected by Holm."
 
 
 def fronts_section() -> str:
