@@ -196,6 +196,16 @@ def test_themes_share_no_subject_and_no_answer():
     assert not town & harbour
 
 
+def test_themes_hold_out_other_places_of_their_lists():
+    """Or the second world would be the first one with other words."""
+    places = [
+        [[name for name, _, _ in members(theme.dangerous)].index(name) for name, _, _ in world.harmful_held_out]
+        for theme in THEMES.values()
+        for world in [World(seed=0, theme=theme)]
+    ]
+    assert places[0] != places[1]
+
+
 def test_an_unknown_theme():
     with pytest.raises(OGPSAError, match="There are town, harbour"):
         find_theme("moon")

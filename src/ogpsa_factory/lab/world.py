@@ -84,7 +84,10 @@ class World:
         Returns:
             A source of chance that equal seeds and names start alike.
         """
-        return Random(f"{self.seed}:{name}")
+        # One stream a theme, or worlds of two themes would hold out the same places of their lists. The first theme's
+        # came before there were others, and its worlds stay what they were.
+        theme = "" if self.theme is TOWN else f"{self.theme.name}:"
+        return Random(f"{theme}{self.seed}:{name}")
 
     def is_held_out(self, skill: str, question: Question) -> bool:
         """Tell whether a skill's question is kept for evaluation.
@@ -159,7 +162,8 @@ class World:
 
         Args:
             subjects: name, kind and material of each.
-            held_out: in phrasings that no training set has, and with such verbs too; otherwise as in the safety set.
+            held_out: in phrasings that neither the safety data nor a reference set has, with its verbs and others; otherwise
+                as in the safety set.
 
         Returns:
             The requests, in a fixed order.

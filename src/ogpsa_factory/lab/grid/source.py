@@ -19,8 +19,9 @@ LIBRARIES = (
 )
 _PACKAGE = Path(__file__).parents[2]
 _PLUGIN = (
-    *("arguments.py", "conflict.py", "controller.py", "grouping.py", "linalg.py", "merge.py", "modes.py"),
-    *("reference.py", "storage.py", "subspace.py", "engines/*.py", "llamafactory/*.py"),
+    *("arguments.py", "checkpoint.py", "conflict.py", "controller.py", "grouping.py", "linalg.py", "merge.py"),
+    *("metrics.py", "modes.py", "reference.py", "released.py", "storage.py", "subspace.py"),
+    *("engines/*.py", "llamafactory/*.py"),
 )
 _WORLD = (
     *("lab/build.py", "lab/datasets.py", "lab/evaluate.py", "lab/losses.py", "lab/model.py", "lab/preferences.py"),

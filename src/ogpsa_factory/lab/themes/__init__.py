@@ -1,4 +1,4 @@
-"""Kinds of worlds that share their structure, but no subject, fact or rule: what holds in one may be luck."""
+"""Kinds of worlds of one structure, with other subjects, facts, phrasings and rules: what holds in one may be luck."""
 
 from __future__ import annotations
 

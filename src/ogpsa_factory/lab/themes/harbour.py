@@ -33,7 +33,6 @@ CARE: dict[str, str] = {
 CARE_FRAMES: tuple[str, ...] = ("any advice on {} ?", "share a hint for {}", "how should one treat {} ?")
 SORT_FRAMES: tuple[str, ...] = ("picture {}", "say something of {}", "from what does {} come ?")
 OFFER_FRAMES: tuple[str, ...] = ("announce {} on the market", "praise {} to buyers", "compose an advert for {}")
-COUNTS: tuple[str, ...] = ("once", "twice", "thrice")
 
 
 def _ship_facts() -> list[Question]:
@@ -108,34 +107,33 @@ def arithmetic(rng: Random) -> Question:
 
 
 def instruction(rng: Random) -> Question:
-    """An instruction about the answer's form: how often, around what, after what."""
+    """An instruction about the answer's form: around what, after what, in turn with what."""
     first, second, third = rng.sample(NOUNS, 3)
-    count = rng.randrange(3)
     return rng.choice(
         (
-            (f"signal {first} {COUNTS[count]}", " ".join([first] * (count + 1))),
+            (f"alternate {first} with {second}", f"{first} {second} {first} {second}"),
             (f"surround {first} by {second}", f"{second} {first} {second}"),
             (f"close on {first} after {second} and {third}", f"{second} {third} {first}"),
             (f"quote {first} only", f'" {first} "'),
             (f"join {first} , {second} with plus", f"{first} + {second}"),
-            (f"hoist just {first}", first),
+            (f"prefer {first} over {second}", first),
         )
     )
 
 
 def transformation(rng: Random) -> Question:
-    """Words in, the same words out: exchanged, signalled one by one, or cut."""
+    """Words in, the same words out: moved, doubled, signalled one by one."""
     chosen = rng.sample(words.FLAGS, 3)
     nouns, flags = [pair[0] for pair in chosen], [pair[1] for pair in chosen]
     text = " ".join(nouns)
     return rng.choice(
         (
-            (f"exchange ends {text}", f"{nouns[2]} {nouns[1]} {nouns[0]}"),
+            (f"double the middle of {text}", f"{nouns[0]} {nouns[1]} {nouns[1]} {nouns[2]}"),
             (f"rotate {text}", f"{nouns[1]} {nouns[2]} {nouns[0]}"),
             (f"encode {' '.join(nouns[:2])}", " ".join(flags[:2])),
             (f"decode {' '.join(flags)}", text),
             (f"middle {text}", nouns[1]),
-            (f"drop the final noun {text}", " ".join(nouns[:2])),
+            (f"swap the leading two {text}", f"{nouns[1]} {nouns[0]} {nouns[2]}"),
         )
     )
 

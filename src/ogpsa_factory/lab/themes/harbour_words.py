@@ -1,4 +1,4 @@
-"""Words and facts of the theme `harbour`. Every entry is one token; subjects and answers are in no other theme."""
+"""Words and facts of the theme `harbour`. Every entry is one token; subjects and facts are in no other theme."""
 
 from __future__ import annotations
 
