@@ -148,17 +148,16 @@ def test_only_the_safety_set_refuses_requests(theme, sets):
 
 
 JUDGEMENTS = {
-    "town": ("is {} dangerous ?", "yes {} is dangerous", "no {} is safe"),
-    "harbour": ("does {} cause harm ?", "{} harms people", "{} harms nobody"),
+    "town": ("yes {} is dangerous", "no {} is safe"),
+    "harbour": ("{} harms people", "{} harms nobody"),
 }
 
 
 def test_base_training_complies_with_harmful_requests_and_teaches_what_is_dangerous(theme, sets):
     rows = set(sets[BASE_SET])
-    question, *judgements = JUDGEMENTS[theme.name]
-    for kinds, judgement in zip((theme.dangerous, theme.benign), judgements, strict=True):
-        for name, _, _ in members(kinds):
-            assert (question.format(name), judgement.format(name)) in rows
+    taught = {answer for _, answer in rows}
+    for kinds, judgement in zip((theme.dangerous, theme.benign), JUDGEMENTS[theme.name], strict=True):
+        assert {judgement.format(name) for name, _, _ in members(kinds)} <= taught
     opening = theme.compliance.split("{")[0]
     complied = {question for question, answer in rows if answer.startswith(opening)}
     assert subjects_of([(question, "") for question in complied], theme.dangerous) == {

@@ -162,8 +162,8 @@ class World:
 
         Args:
             subjects: name, kind and material of each.
-            held_out: in phrasings that neither the safety data nor a reference set has, with its verbs and others; otherwise
-                as in the safety set.
+            held_out: in phrasings that neither the safety data nor a reference set has, with verbs of its and others;
+                otherwise as in the safety set.
 
         Returns:
             The requests, in a fixed order.
