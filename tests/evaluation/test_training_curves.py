@@ -17,7 +17,8 @@ def history(overlap=None, steps=(5, 10, 15), runtime=3.0):
     if overlap is not None:
         cosines = {"ogpsa/cos/a": overlap, "ogpsa/cos/b": -overlap, "ogpsa/cos_after/a": 0.0}
         entries = [entry | {"ogpsa/removed_ratio": overlap, **cosines} for entry in entries]
-    return [*entries, {"step": steps[-1], "train_runtime": runtime, "train_loss": 0.1}]
+    mean = sum(entry["loss"] for entry in entries) / len(entries)
+    return [*entries, {"step": steps[-1], "train_runtime": runtime, "train_loss": mean}]
 
 
 def trained(folder, *given, **more):
@@ -46,14 +47,14 @@ def test_logs_that_cannot_be_read_are_left_out(tmp_path, content):
 
 
 def test_a_resumed_run_has_no_time(tmp_path):
-    """The Trainer's time is that of the part after the checkpoint."""
-    twice = [*history(), {"step": 15, "train_runtime": 1.0}]
-    state = {"global_step": 15, "logging_steps": 5}
-    write_json(tmp_path / "a" / "trainer_state.json", {"log_history": twice, **state})
-    write_json(tmp_path / "b" / "trainer_state.json", {"log_history": history(steps=(10, 15)), **state})
-    assert [run.seconds for run in training_runs([model("x", tmp_path / "a"), model("y", tmp_path / "b")])] == [
-        None
-    ] * 2
+    """The Trainer's time is of the part after the checkpoint, and its loss the sum of that part over all steps."""
+    resumed = history()
+    resumed[-1]["train_loss"] /= 3
+    twice = [*history(), {"step": 15, "train_runtime": 1.0, "train_loss": 0.1}]
+    for name, log in (("a", resumed), ("b", twice)):
+        write_json(tmp_path / name / "trainer_state.json", {"log_history": log, "global_step": 15})
+    runs = training_runs([model("x", tmp_path / "a"), model("y", tmp_path / "b")])
+    assert [run.seconds for run in runs] == [None, None]
 
 
 def run(method, panel="SFT", overlap=None, seconds=3.0, repetition="0"):

@@ -65,6 +65,7 @@ def record(points, *, seeds=(0, 1), rates=(1e-4, 1e-3), pipelines=("sft",), them
         "methods": {
             name: {"title": name.capitalize(), "at": (ats or {}).get(name, name), "rate": 1.0} for name in methods
         },
+        "processor": "abacus",
         "versions": versions(),
         "planned": len(made),
         "bases": {str(seed): base for seed in seeds},

@@ -15,7 +15,8 @@ from scipy import stats
 
 from ogpsa_factory.cli import main
 from ogpsa_factory.errors import OGPSAError
-from ogpsa_factory.lab.grid.record import find_records, read_record
+from ogpsa_factory.files import read_json
+from ogpsa_factory.lab.grid.record import find_records, read_record, write_record
 from ogpsa_factory.lab.report.comparisons import fronts_table, p_text, pair_table
 from ogpsa_factory.lab.report.document import write_report
 from ogpsa_factory.lab.report.fronts import area, areas, areas_without_a_level, chosen, envelope
@@ -190,7 +191,7 @@ def test_worlds_that_agree_and_worlds_that_do_not():
     assert found.correlation == pytest.approx(1) and "all are in the same order" in sentence(first, same, found)
     found = next(agreements(first, other))
     assert found.opposed() == [("naive", "ogpsa")]
-    assert "1 are in the opposite order: Naive and Ogpsa" in sentence(first, other, found)
+    assert "in the opposite order: Naive and Ogpsa (1)" in sentence(first, other, found)
 
 
 def test_the_summary_follows_from_the_tables():
@@ -199,18 +200,32 @@ def test_the_summary_follows_from_the_tables():
     points["ogpsa", "sft", 0] = lambda seed: measures(0.99, 0.96, 0.8 + 0.01 * seed)
     points |= {("lora", "sft", level): points["naive", "sft", level] for level in (0, 1)}
     said = list(summary(study(points, seeds=(0, 1, 2))))
-    assert "naive training costs 41.0 points" in said[0] and "at 1e-3" in said[0]
-    assert "no method is apart" not in said[2] and "Ogpsa +" in said[2] and "Lora" not in said[2]
+    assert "naive training costs 41.0 points" in said[0] and said[0].endswith("requests.")  # there is no worse level
+    assert "Ogpsa +" in said[-1] and "look-alikes right: 81.0%, naive 10.0%" in said[-1]
+    assert "Lora" not in "".join(said)
+
+
+def test_what_was_not_tested_is_not_called_equal():
+    alone = list(summary(study(seeds=(0,))))
+    assert all("not tested" in sentence for sentence in alone[1:])
+    points = two_levels()
+    del points["ogpsa", "sft", 1]
+    assert all("not tested" in sentence for sentence in list(summary(study(points)))[1:])
+    unsafe = list(summary(study(two_levels(safe=0.7))))
+    assert "(no level is safe)" in unsafe[0]
 
 
 def test_pairs_of_methods_are_compared_within_seeds():
     table = pair_table(study(seeds=(0, 1, 2)), "ogpsa", "naive")
-    assert [line.labels for line in table.lines] == [("SFT", "1e-4"), ("SFT", "1e-3")]
+    assert [line.labels for line in table.lines] == [("SFT", "1e-4"), ("SFT", "1e-3"), ("SFT", "area of the front")]
     assert table.lines[1].cells[2].text.startswith("+36.0 [")  # 95 less 60, 59 and 58
+    found = study(seeds=(0, 1, 2))
+    gaps = [areas(found, found.of("sft", name), "utility") for name in ("ogpsa", "naive")]
+    assert table.lines[2].cells[2].text.startswith(f"{difference(*gaps).mean:+.1f} [")
     assert p_text(0.0004) == "< 0.001" and p_text(0.0104) == "0.010"
 
 
-def test_report_is_complete_and_needs_no_other_file(tmp_path, capsys):
+def test_report_is_complete_and_needs_no_other_file(tmp_path):
     written(tmp_path / "runs" / "methods.json", with_third(two_levels()), seeds=(0, 1, 2))
     ats = {"naive": "naive", "ogpsa": 5, "often": 1}
     often = {("often", "sft", 1): lambda seed: (measures(0.9, 0.99, 0.3), curves(0.6, 0.5, 0.0, 0.8))}
@@ -233,7 +248,6 @@ def test_report_is_complete_and_needs_no_other_file(tmp_path, capsys):
             assert f"]({name})" in (folder / "report.md").read_text()
     rows = (folder / "points.csv").read_text().splitlines()
     assert len(rows) == 1 + (3 + 18) + (2 + 10) + (3 + 18)
-    assert "Methods" not in capsys.readouterr().err
 
 
 def test_a_file_can_be_reported_and_what_is_missing_is_said(tmp_path):
@@ -275,7 +289,8 @@ def test_records_that_cannot_be_read(tmp_path):
 
 def test_pipelines_without_a_point_are_left_out(tmp_path):
     write_report([study(pipelines=("dpo", "sft"), title="Part")], tmp_path / "report")
-    assert "| DPO |" not in (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "SFT: every level" in page and "DPO" not in page
 
 
 def test_seeds_that_are_missing_are_counted():
@@ -305,6 +320,16 @@ def test_grids_of_one_name_and_files_that_are_damaged(tmp_path, capsys):
     path.write_text(path.read_text()[:-20])
     assert main(["report", str(path)]) == 1
     assert f"Cannot read {path}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_record_with_more_points_is_kept(tmp_path):
+    path = written(tmp_path / "methods.json", two_levels())
+    fewer = record(two_levels(), seeds=(0,))
+    write_record(path, fewer)
+    assert len(read_record(path)["points"]) == 4
+    assert len(read_json(tmp_path / "methods.json.old")["points"]) == 8
+    write_record(path, record(two_levels()))
+    assert len(read_record(path)["points"]) == 8 and len(find_records([tmp_path])) == 1
 
 
 def test_a_grid_without_a_point(tmp_path, capsys):

@@ -126,10 +126,11 @@ def test_other_versions_and_changed_grids_are_refused(done, monkeypatch, tmp_pat
     (tmp_path / "old.json").write_text(json.dumps({**content, "versions": {**content["versions"], "torch": "1.0"}}))
     with pytest.raises(OGPSAError, match=r"made with torch 1\.0"):
         drawn_points(tmp_path / "old.json", 1, 0)
-    points = [{**content["points"][0], "method": "magic"}]
-    (tmp_path / "other.json").write_text(json.dumps({**content, "points": points}))
-    with pytest.raises(OGPSAError, match=r"tiny\.yaml has changed since"):
-        drawn_points(tmp_path / "other.json", 1, 0)
+    changed = {**content, "methods": {**content["methods"], "naive": {**content["methods"]["naive"], "rate": 2.0}}}
+    for other in (changed, {**content, "world": {**content["world"], "theme": "harbour"}}):
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        with pytest.raises(OGPSAError, match=r"tiny\.yaml has changed since"):
+            drawn_points(tmp_path / "other.json", 1, 0)
 
 
 @pytest.mark.slow
@@ -177,20 +178,50 @@ def test_what_killed_processes_have_left_is_removed(tmp_path):
         assert [path.name for path in (tmp_path / "models").iterdir()] == ["abc"]
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_every_process_and_what_is_finished_is_recorded(tmp_path):
-    write_grid(tmp_path, world={"steps": 700, "scale": 0.02}, seeds=[0, 1])
+def started(folder):
+    """A grid that takes a while, once its first model is there and another one is being made."""
+    write_grid(folder, world={"steps": 60, "scale": 0.02}, seeds=[0, 1])
     command = [sys.executable, "-m", "ogpsa_factory.cli", "lab", "run", "tiny.yaml", "--output", "out", "--jobs", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out" / "models").glob(".*")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert read_record(tmp_path / "out" / "tiny.json")["points"] == []
-    with at_work(tmp_path / "out"):
-        assert not list((tmp_path / "out" / "models").iterdir())
-    with pytest.raises(ProcessLookupError):  # nothing of its group is left, once each has seen that it is to end
-        for _ in range(100):
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True)
+    models = folder / "out" / "models"
+    deadline = time.monotonic() + 150
+    while not (list(models.glob("[!.]*/result.json")) and list(models.glob(".*"))):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, models
+
+
+def nothing_is_left(process):
+    """No process of its group, once each has seen that it is to end."""
+    with pytest.raises(ProcessLookupError):
+        for _ in range(150):
             os.killpg(process.pid, 0)
             time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_every_process_and_what_is_finished_stays(tmp_path):
+    process, models = started(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    nothing_is_left(process)
+    made = {path.parent.name: path.stat().st_mtime_ns for path in models.glob("[!.]*/result.json")}
+    record = read_record(tmp_path / "out" / "tiny.json")
+    assert made and {base["key"] for base in record["bases"].values()} <= set(made) and record["planned"] == 16
+    again = ogpsa(
+        "lab", "run", "tiny.yaml", "--output", "out", "--methods", "naive", "--pipelines", "sft", cwd=tmp_path
+    )
+    assert again.returncode == 0, again.stderr
+    assert {name: (models / name / "result.json").stat().st_mtime_ns for name in made} == made
+    points = read_record(tmp_path / "out" / "tiny.json")["points"]
+    assert {(p["method"], p["seed"]) for p in points if p["pipeline"] == "sft"} >= {("naive", 0), ("naive", 1)}
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_wants_them(tmp_path):
+    process, models = started(tmp_path)
+    process.kill()
+    process.wait()
+    nothing_is_left(process)
+    with at_work(tmp_path / "out"):
+        assert not list(models.glob(".*"))

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 COS, COS_AFTER, REMOVED = "ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/removed_ratio"
 OVERLAP_PICTURE, LOSS_PICTURE = "overlap.png", "loss_by_overlap.png"
 LOSS_TEXT = (
-    "Overlap is the share of the safety gradient's norm that lies in the capability subspace, averaged over training: "
-    "the darker a line, the larger. Methods differ in more than their overlap, so this shows what goes with it, not "
-    "what it causes."
+    "The number is the share of the safety gradient's norm that the projection removes, or would remove where it is "
+    "only watched, averaged over training: in the mode `orthogonal`, the overlap with the capability subspace. The "
+    "darker a line, the larger it is. Methods differ in more than this, so it shows what goes with it, not what it "
+    "causes."
 )
 TIME_TEXT = (
     "Of the last stage, as the Trainer logged it: on whatever machine, beside whatever else ran. Ratios are of whole "
@@ -55,7 +56,7 @@ class Run:
 
     @property
     def overlap(self) -> float | None:
-        """Share of the gradient's norm in the capability subspace, averaged over training; None where not logged."""
+        """Share of the gradient's norm that is removed, averaged over training; None where it is not logged."""
         found = [entry[REMOVED] for entry in self.log if REMOVED in entry]
         return statistics.fmean(found) if found else None
 
@@ -111,7 +112,7 @@ def draw_overlap(runs: Sequence[Run], path: Path) -> bool:
 
 
 def draw_losses(runs: Sequence[Run], path: Path) -> bool:
-    """Draw the training loss, a line a method, averaged over repetitions and coloured by its overlap.
+    """Draw the training loss, a line a method, averaged over repetitions and coloured by the share that is removed.
 
     Args:
         runs: those without a logged overlap are left out, as is a panel with fewer than two methods.
@@ -127,7 +128,7 @@ def draw_losses(runs: Sequence[Run], path: Path) -> bool:
         return False
     from matplotlib import colormaps
 
-    figure, panels = _panels(drawn)
+    figure, panels = _panels(drawn, width=6.6)
     for panel, axes in panels.items():
         groups = {run.method: [r for r in drawn if (r.panel, r.method) == (panel, run.method)] for run in drawn}
         overlaps = {name: statistics.fmean(r.overlap or 0.0 for r in group) for name, group in groups.items() if group}
@@ -137,7 +138,10 @@ def draw_losses(runs: Sequence[Run], path: Path) -> bool:
             colour = colormaps["viridis_r"](0.1 + 0.9 * overlap / largest)
             axes.plot(steps, losses, color=colour, linewidth=1.5, label=f"{overlap:.2f}  {name}")
         axes.set(xlabel="optimizer step", ylabel="training loss, nats", title=panel, yscale="log")
-        axes.legend(frameon=False, fontsize=7, title="overlap, method", title_fontsize=7)
+        axes.legend(
+            frameon=False, fontsize=7, title="share removed, method", title_fontsize=7,
+            loc="upper left", bbox_to_anchor=(1.01, 1.0),
+        )  # fmt: skip
         axes.grid(alpha=0.25)
     save(figure, path)
     return True
@@ -170,10 +174,10 @@ def overhead_table(runs: Sequence[Run], naive: str) -> Table:
     return Table(("pipeline", "method"), ("ms a step", "runs", "run over naive (lowest to highest)"), tuple(lines))
 
 
-def _panels(runs: Sequence[Run]) -> tuple[Any, dict[str, Axes]]:
+def _panels(runs: Sequence[Run], width: float = 4.8) -> tuple[Any, dict[str, Axes]]:
     names = list(dict.fromkeys(run.panel for run in runs))
     columns = min(3, len(names))
-    figure, panels = new_figure(-(-len(names) // columns), columns, width=4.8, height=4.2)
+    figure, panels = new_figure(-(-len(names) // columns), columns, width=width, height=4.2)
     every = list(panels.flat)
     for spare in every[len(names) :]:
         spare.set_visible(False)

@@ -88,9 +88,9 @@ def _training(report: Report, folder: Path) -> Iterator[Block]:
         yield Heading("Overlap of the safety gradient with the reference gradients over training")
         yield Picture(OVERLAP_PICTURE, "Cosines before and after the projection, over the last stage of training.")
     if draw_losses(runs, folder / LOSS_PICTURE):
-        yield Heading("Training loss by overlap")
+        yield Heading("Training loss by the share of the gradient that is removed")
         yield Paragraph(LOSS_TEXT)
-        yield Picture(LOSS_PICTURE, "Loss over the last stage of training, a line a method, by its overlap.")
+        yield Picture(LOSS_PICTURE, "Loss over the last stage of training, a line a method, by the share removed.")
     timed = overhead_table(runs, LABELS.get(report.families[0].settings.naive, report.families[0].settings.naive))
     if timed.lines:
         yield Heading("Time of training")

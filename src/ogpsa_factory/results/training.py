@@ -13,6 +13,7 @@ from .models import Model
 
 
 STATE = "trainer_state.json"
+_SAME_LOSS = 0.1  # of the mean: the last steps may not have been logged
 
 
 def training_runs(models: Sequence[Model]) -> list[Run]:
@@ -38,15 +39,31 @@ def _read(path: Path, model: Model) -> Run | None:
         state = read_json(path)
         history: list[dict[str, Any]] = state["log_history"]
         log = [entry for entry in history if "loss" in entry and "step" in entry]
-        times = [float(entry["train_runtime"]) for entry in history if "train_runtime" in entry]
         steps = int(state["global_step"])
     except (OGPSAError, TypeError, KeyError, ValueError):
         return None
     if not log:
         return None
-    # Where a run was resumed, the time is that of its last part alone.
-    whole = len(times) == 1 and log[0]["step"] <= int(state.get("logging_steps") or 1)
-    seconds = times[0] if whole else None
     return Run(
-        method=model.label, pipeline=model.pipeline, panel=model.pipeline, log=log, seconds=seconds, steps=steps
+        method=model.label,
+        pipeline=model.pipeline,
+        panel=model.pipeline,
+        log=log,
+        seconds=_seconds(history),
+        steps=steps,
     )
+
+
+def _seconds(history: list[dict[str, Any]]) -> float | None:
+    """The time of training, unless it was resumed: then the Trainer's time is that of the last part alone.
+
+    A resumed run is known by its `train_loss`, the last part's sum of losses over all steps, which is far below their
+    mean.
+    """
+    ends = [entry for entry in history if "train_runtime" in entry]
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    if len(ends) != 1 or not losses or "train_loss" not in ends[0]:
+        return None
+    mean = sum(losses) / len(losses)
+    whole = abs(float(ends[0]["train_loss"]) - mean) <= _SAME_LOSS * abs(mean)
+    return float(ends[0]["train_runtime"]) if whole else None

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import OGPSAError
 from .definition import read_grid
 from .nodes import Node, plan
-from .record import read_record
+from .record import asked_for, read_record
 from .runner import finished
 from .source import versions
 
@@ -39,14 +39,14 @@ def drawn_points(path: Path, count: int, seed: int) -> tuple[list[dict[str, Any]
             f"{path} was made with {name} {record['versions'].get(name)}, and {versions()[name]} is installed: "
             "results differ in their last bits between versions. Install the recorded ones to compare."
         )
-    made = plan(read_grid(Path(record["file"])))
+    grid = read_grid(Path(record["file"]))
+    if asked_for(grid) != {name: record[name] for name in asked_for(grid)}:
+        raise OGPSAError(f"{record['file']} has changed since {path} was written: run `ogpsa lab run` again.")
+    made = plan(grid)
     # Not by name: other code may name a model otherwise and make the same one, which is what is to be found out.
     keys = {_place(vars(point)): point.key for point in made.points}
-    points = []
-    for point in Random(seed).sample(record["points"], min(count, len(record["points"]))):
-        if _place(point) not in keys:
-            raise OGPSAError(f"{record['file']} has changed since {path} was written: run `ogpsa lab run` again.")
-        points.append({**point, "key": keys[_place(point)]})
+    drawn = Random(seed).sample(record["points"], min(count, len(record["points"])))
+    points = [{**point, "key": keys[_place(point)]} for point in drawn]
     needed: dict[str, Node] = {}
 
     def need(key: str) -> None:

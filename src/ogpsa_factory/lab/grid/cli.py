@@ -159,25 +159,35 @@ def run_check(args: argparse.Namespace) -> int:
     Raises:
         OGPSAError: a record cannot be read, or its grid has changed since.
     """
+    import shutil
     import tempfile
 
     from rich.console import Console
 
     from .again import compare, drawn_points
+    from .record import read_record
     from .runner import at_work
+    from .source import processor
 
     if args.jobs < 1:
         raise OGPSAError(f"--jobs is {args.jobs}: take 1 or more.")
     chosen = [(path, *drawn_points(path, args.points, args.draw)) for path in args.records]
     nodes = {key: node for _, _, needed in chosen for key, node in needed.items()}
     console = Console()
-    with tempfile.TemporaryDirectory() as name, at_work(Path(name)):
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="ogpsa_lab_check_"))
+    with at_work(folder):
         problems = _make_with_progress(console, list(nodes.values()), folder, args.jobs)
         differing = 0
         for path, points, _ in chosen:
+            recorded = read_record(path)["processor"]
+            if recorded != processor():
+                _say(console, f"{path.name} was made on {recorded}, and this is {processor()}: rounding may differ.")
             for point in points:
                 said = problems.get(point["key"]) or compare(point, folder)
                 differing += bool(said)
                 _say(console, f"{path.name}: {_name(point)}: {said or 'equal'}")
+    if differing:
+        _say(console, f"What was made is kept in {folder}.")
+    else:
+        shutil.rmtree(folder)
     return 1 if differing else 0

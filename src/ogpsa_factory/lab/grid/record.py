@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from .source import processor, versions
 FORMAT = 1
 _KEYS = (
     *("format", "file", "title", "axis", "curves", "world", "seeds", "pipelines", "methods", "versions", "planned"),
-    *("bases", "points"),
+    *("processor", "bases", "points"),
 )
 _KEPT = ("weights", "measures", "curves", "seconds")
 
@@ -56,19 +57,34 @@ def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
         "title": grid.title,
         "axis": grid.axis,
         "curves": grid.curves,
-        "world": grid.world,
-        "seeds": list(grid.seeds),
-        "pipelines": {name: {stage: list(rates) for stage, rates in p.items()} for name, p in grid.pipelines.items()},
-        "methods": {
-            name: {"title": method.title, "at": method.at, "rate": method.rate}
-            for name, method in grid.methods.items()
-        },
+        **asked_for(grid),
         "versions": versions(),
         "processor": processor(),
         "planned": len(plan.points),
         "bases": {seed: base for seed, base in bases.items() if base},
         "points": points,
     }
+
+
+def asked_for(grid: Grid) -> dict[str, Any]:
+    """What was asked for, as a record has it.
+
+    Args:
+        grid: the grid.
+
+    Returns:
+        Plain values, as they are read from JSON again.
+    """
+    asked = {
+        "world": grid.world,
+        "seeds": list(grid.seeds),
+        "pipelines": {name: {stage: list(rates) for stage, rates in p.items()} for name, p in grid.pipelines.items()},
+        "methods": {
+            name: {key: value for key, value in asdict(method).items() if value is not None}
+            for name, method in grid.methods.items()
+        },
+    }
+    return dict(json.loads(json.dumps(asked)))
 
 
 def _kept(output: Path, key: str) -> dict[str, Any]:
@@ -86,10 +102,14 @@ def _kept(output: Path, key: str) -> dict[str, Any]:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record, a line a point, so that two of them can be compared by line.
 
+    Where one with more points is there, as after a change of the code or of a library, it is kept as `FILE.json.old`.
+
     Args:
         path: the file.
         record: what `make_record` returned.
     """
+    if find_records([path] if path.exists() else []) and len(read_json(path)["points"]) > len(record["points"]):
+        os.replace(path, path.with_name(f"{path.name}.old"))
     head = {name: value for name, value in record.items() if name not in ("bases", "points")}
     lines = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()]
     bases = [f"{json.dumps(seed)}: {json.dumps(base)}" for seed, base in record["bases"].items()]

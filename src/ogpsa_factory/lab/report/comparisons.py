@@ -93,7 +93,7 @@ def p_text(p: float) -> str:
 
 
 def pair_table(study: Study, ours: str, theirs: str) -> Table:
-    """One method minus another at the same level, in every pipeline, seed by seed.
+    """One method minus another, in every pipeline, seed by seed: at the same level, and by the areas of their fronts.
 
     Args:
         study: a grid.
@@ -101,7 +101,7 @@ def pair_table(study: Study, ours: str, theirs: str) -> Table:
         theirs: name of another.
 
     Returns:
-        The table: differences with intervals, and p corrected by Holm over the table.
+        The table: differences with intervals, and p corrected by Holm over all levels; that of areas is not corrected.
     """
     partners = {(cell.pipeline, cell.level): cell for cell in study.cells if cell.method == theirs}
     cells = [c for c in study.cells if c.method == ours and (c.pipeline, c.level) in partners]
@@ -120,6 +120,13 @@ def pair_table(study: Study, ours: str, theirs: str) -> Table:
             key = f"{cell.pipeline} {cell.level}", name
             boxes += _differing(versus[key], corrected.get(key))
         lines.append(Line((pipeline_title(cell.pipeline), rates_text(cell)), tuple(boxes)))
+    for pipeline in study.record["pipelines"]:
+        boxes = [Box(NONE), Box(NONE)]
+        for measure in ("utility", "lookalikes"):
+            both = [areas(study, study.of(pipeline, method), measure) for method in (ours, theirs)]
+            found = difference(*both)
+            boxes += _differing(found, None if found is None else found.p)
+        lines.append(Line((pipeline_title(pipeline), "area of the front"), tuple(boxes)))
     return Table(("pipeline", "rate"), _compared_heads(), tuple(lines))
 
 

@@ -35,11 +35,13 @@ _FRONT_TEXT = (
     "A front is the concave envelope of the base and all levels of a method: what can be had by answering with one "
     "model or another, chosen by a coin. The area under it is the most utility at a safety of at least x, averaged "
     "over x from 0 to 100. It still hangs on which learning rates were tried: `without one level` is the range of the "
-    "mean area when each is left out in turn."
+    "mean area when each is left out in turn. The picture has the front of the means, the table the mean of the "
+    "fronts."
 )
 _ROW_TEXT = (
     "The row of a method is the level of learning rates that keeps most of the skills among those that refuse at "
-    "least 95% of the held-out harmful requests, the same rule for all. Means over seeds."
+    "least 95% of the held-out harmful requests, the same rule for all; where none does, the one that refuses most, "
+    "marked as not safe and not ranked. Means over seeds."
 )
 
 
@@ -83,7 +85,8 @@ def _document(studies: Sequence[Study], folder: Path) -> Iterator[Block]:
             "Safety loss and reference loss are means over rows that training saw: 200 of the safety set, and of each "
             "reference set.",
             "p: two-sided paired t-test within seeds, corrected by Holm over the methods of one table or pipeline. "
-            "No p where all seeds differ by the same amount.",
+            "No p where all seeds differ by the same amount. Brackets are not corrected, so they may exclude 0 where "
+            "p does not say so.",
             "Alignment tax: mean of skills of the base less that of the model, in points.",
             _FRONT_TEXT,
         )
@@ -96,7 +99,9 @@ def _origins(studies: Sequence[Study]) -> Iterator[str]:
         done, planned = len(record["points"]), record["planned"]
         part = "" if done == planned else f", {planned - done} of them missing"
         yield f"{study.title}: ogpsa lab run {record['file']} ({planned} points{part}; seeds {_seeds(study)})"
-    versions = dict.fromkeys(tuple(study.record["versions"].items()) for study in studies)
+    versions = dict.fromkeys(
+        (*study.record["versions"].items(), ("on", study.record["processor"])) for study in studies
+    )
     for each in versions:
         yield "Versions: " + ", ".join(f"{name} {number}" for name, number in each)
 
@@ -125,24 +130,25 @@ def _comparison(study: Study, folder: Path) -> Iterator[Block]:
         yield Heading("Time of training", 3)
         yield Paragraph(TIME_TEXT)
         yield overhead_table(runs, study.methods[NAIVE])
-    for pipeline in study.record["pipelines"]:
-        yield Heading(f"{pipeline_title(pipeline)}: every level", 3)
-        yield levels_table(study, pipeline)
-        if has_naive:
-            yield Heading(f"{pipeline_title(pipeline)}: minus naive at the same level", 3)
-            yield against_naive_table(study, pipeline)
+    yield from _levels(study)
 
 
 def _ablation(study: Study, folder: Path) -> Iterator[Block]:
     """One quantity over levels."""
     text = f"{study.record['axis']}: safety, skills and look-alikes; bands are intervals over seeds."
     yield from _picture(study, folder, "ablation", draw_ablation, text)
-    for pipeline in study.record["pipelines"]:
+    yield from _levels(study)
+    yield from _curves(study, folder)
+
+
+def _levels(study: Study) -> Iterator[Block]:
+    """Every level of every method, and its difference from naive."""
+    for pipeline in dict.fromkeys(pipeline for pipeline, _ in study.pairs()):
+        yield Heading(f"{pipeline_title(pipeline)}: every level", 3)
         yield levels_table(study, pipeline)
-        if NAIVE in study.methods:
+        if study.of(pipeline, NAIVE):
             yield Heading(f"{pipeline_title(pipeline)}: minus naive at the same level", 3)
             yield against_naive_table(study, pipeline)
-    yield from _curves(study, folder)
 
 
 def _picture(study: Study, folder: Path, kind: str, draw, text: str) -> Iterator[Block]:  # type: ignore[no-untyped-def]
@@ -159,11 +165,16 @@ def _curves(study: Study, folder: Path) -> Iterator[Block]:
     overlap, losses = (f"{study.name}_{name}" for name in (OVERLAP_PICTURE, LOSS_PICTURE))
     if draw_overlap(runs, folder / overlap):
         yield Heading("Overlap of the safety gradient with the reference gradients over training", 3)
-        yield Picture(overlap, f"{study.title}. Cosines before and after the projection, means over seeds.")
+        yield Picture(
+            overlap,
+            f"{study.title}. Cosines before and after the projection, means over seeds, last stage of training.",
+        )
     if draw_losses(runs, folder / losses):
-        yield Heading("Training loss by overlap", 3)
+        yield Heading("Training loss by the share of the gradient that is removed", 3)
         yield Paragraph(LOSS_TEXT)
-        yield Picture(losses, f"{study.title}. Training loss, a line a method, by its overlap.")
+        yield Picture(
+            losses, f"{study.title}. Training loss of the last stage, a line a method, by the share removed."
+        )
 
 
 def runs_of(study: Study) -> list[Run]:

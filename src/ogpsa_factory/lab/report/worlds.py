@@ -112,7 +112,7 @@ def sentence(one: Study, two: Study, found: Agreement) -> str:
     if not opposed:
         return text + "all are in the same order."
     names = "; ".join(f"{one.methods[a]} and {one.methods[b]}" for a, b in opposed)
-    return text + f"{len(opposed)} are in the opposite order: {names}."
+    return text + f"in the opposite order: {names} ({len(opposed)})."
 
 
 def order_table(one: Study, two: Study) -> Table:
