@@ -55,7 +55,7 @@ def test_the_size_of_one_set_leaves_the_others_alone(theme, sets):
     assert {name for name in sets if other[name] != sets[name]} == {BASE_SET}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_vocabulary_is_closed(theme, seed):
     known = set(vocabulary(theme))
     for name, rows in World(seed=seed, theme=theme).sets().items():
@@ -67,7 +67,7 @@ def test_words_stand_between_single_spaces(sets):
     assert all(text == " ".join(text.split()) and text for rows in sets.values() for row in rows for text in row)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_safety_set_has_no_held_out_subject_phrasing_or_verb(theme, seed):
     world = World(seed=seed, theme=theme)
     held_out = world.requests(world.harmful_seen, held_out=True)
