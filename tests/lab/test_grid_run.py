@@ -163,6 +163,13 @@ def test_arguments_are_checked_before_a_world_is_built(tmp_path):
     assert said.returncode == 1 and "methods: odd: osf: PEFT's OSFConfig does not take these" in said.stderr
 
 
+@pytest.mark.slow
+def test_llama_factory_takes_the_arguments_of_every_example(tmp_path):
+    files = [*sorted((MINI.parent / "lab").glob("*.yaml")), MINI / "grid.yaml"]
+    said = ogpsa("lab", "run", *files, "--dry-run", "--output", tmp_path / "out", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     made = plan(read_grid(write_grid(tmp_path)))
     with locked(tmp_path / "out" / ".lock", "busy"), pytest.raises(OGPSAError, match="in use by another"):
