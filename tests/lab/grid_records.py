@@ -1,6 +1,6 @@
 """Invented results of grids, as `ogpsa lab run` would have written them."""
 
-from ogpsa_factory.lab.grid.record import write_record
+from ogpsa_factory.lab.grid.record import in_columns, write_record
 from ogpsa_factory.lab.grid.source import versions
 from ogpsa_factory.lab.themes.theme import SKILLS
 
@@ -48,11 +48,12 @@ def record(points, *, seeds=(0, 1), rates=(1e-4, 1e-3), pipelines=("sft",), them
                     "key": f"{method}-{pipeline}-{level}-{seed}",
                     "weights": "0" * 64,
                     "measures": given,
-                    "curves": logged,
+                    "steps": 15,
+                    "curves": in_columns(logged),
                     "seconds": {"all": 2.0, "train": 1.5 if method == "naive" else 3.0},
                 }
             )
-    base = {"key": "base", "weights": "0" * 64, "measures": measures(1.0, 0.0, 1.0), "curves": [], "seconds": {}}
+    base = {"key": "base", "weights": "0" * 64, "measures": measures(1.0, 0.0, 1.0), "steps": 0, "seconds": {}}
     return {
         "format": 1,
         "file": "grid.yaml",

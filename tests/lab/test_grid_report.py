@@ -16,7 +16,7 @@ from scipy import stats
 from ogpsa_factory.cli import main
 from ogpsa_factory.errors import OGPSAError
 from ogpsa_factory.files import read_json
-from ogpsa_factory.lab.grid.record import find_records, read_record, write_record
+from ogpsa_factory.lab.grid.record import find_records, in_columns, in_rows, read_record, write_record
 from ogpsa_factory.lab.report.comparisons import fronts_table, p_text, pair_table
 from ogpsa_factory.lab.report.document import write_report
 from ogpsa_factory.lab.report.fronts import area, areas, areas_without_a_level, chosen, envelope
@@ -320,6 +320,14 @@ def test_grids_of_one_name_and_files_that_are_damaged(tmp_path, capsys):
     path.write_text(path.read_text()[:-20])
     assert main(["report", str(path)]) == 1
     assert f"Cannot read {path}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_logs_survive_being_kept_in_columns():
+    log = [*curves(0.5, 0.2, 0.0), {"step": 20, "loss": 0.1}]
+    rows = in_rows(in_columns(log))
+    assert [row["step"] for row in rows] == [5, 10, 15, 20] and rows[-1] == {"step": 20, "loss": 0.1}
+    assert rows[0]["ogpsa/cos/mean"] == 0.2 and rows[0]["ogpsa/removed_ratio"] == 0.3
+    assert in_rows(in_columns([])) == []
 
 
 def test_a_record_with_more_points_is_kept(tmp_path):

@@ -16,7 +16,7 @@ from ogpsa_factory.files import locked, read_json
 from ogpsa_factory.lab.grid.again import compare, drawn_points
 from ogpsa_factory.lab.grid.definition import read_grid
 from ogpsa_factory.lab.grid.nodes import plan
-from ogpsa_factory.lab.grid.record import read_record
+from ogpsa_factory.lab.grid.record import in_rows, read_record
 from ogpsa_factory.lab.grid.runner import at_work, finished
 
 
@@ -29,6 +29,7 @@ OGPSA = {"use_ogpsa": True, "ogpsa_reference_dataset": SETS, "ogpsa_reference_sa
 def write_grid(folder, **changes):
     content = {
         "title": "Tiny",
+        "curves": True,
         "world": {"steps": 3, "scale": 0.02},
         "seeds": [0],
         "stages": {"sft": str(MINI / "naive_sft.yaml"), "dpo": str(MINI / "naive_dpo.yaml")},
@@ -71,12 +72,13 @@ def test_every_point_is_trained_and_measured(done):
     assert set(record["bases"]) == {"0"}
     for point in record["points"]:
         assert len(point["weights"]) == 64 and 0 <= point["measures"]["skills_mean"] <= 1
-        assert bool(point["curves"]) == (point["method"] != "merged")
+        assert bool(point["curves"]) == (point["method"] != "merged") == bool(point["steps"])
         assert set(point["measures"]["losses"]) >= {"safety", "harmless", "recall"}
     by_name = {(p["method"], p["pipeline"]): p for p in record["points"]}
     assert len({point["weights"] for point in record["points"]} | {record["bases"]["0"]["weights"]}) == 9
-    assert all("ogpsa/cos/mini_ref_recall" in entry for entry in by_name["ogpsa", "sft"]["curves"])
-    assert [entry["step"] for entry in by_name["naive", "sft"]["curves"]] == [1, 2]
+    log = in_rows(by_name["ogpsa", "sft"]["curves"])
+    assert all(0 < entry["ogpsa/cos/mean"] < 1 for entry in log) and [entry["step"] for entry in log] == [1, 2]
+    assert set(by_name["naive", "sft"]["curves"]) == {"step", "loss"}
 
 
 @pytest.mark.slow

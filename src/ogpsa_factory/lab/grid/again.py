@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import OGPSAError
 from .definition import read_grid
 from .nodes import Node, plan
-from .record import asked_for, read_record
+from .record import asked_for, in_columns, read_record
 from .runner import finished
 from .source import versions
 
@@ -77,9 +77,10 @@ def compare(point: dict[str, Any], output: Path) -> str | None:
     result = finished(output, point["key"])
     if result is None:
         return "it was not made"
-    for name in ("measures", "curves"):
-        if result[name] != point[name]:
-            return f"its {name} differ from those recorded"
+    if result["measures"] != point["measures"]:
+        return "its measures differ from those recorded"
+    if "curves" in point and in_columns(result["curves"]) != point["curves"]:
+        return "its curves differ from those recorded"
     if result["weights"] != point["weights"]:
         return f"its weights have the SHA-256 {result['weights']}, and {point['weights']} is recorded"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,8 @@ _KEYS = (
     *("format", "file", "title", "axis", "curves", "world", "seeds", "pipelines", "methods", "versions", "planned"),
     *("processor", "bases", "points"),
 )
-_KEPT = ("weights", "measures", "curves", "seconds")
+_KEPT = ("weights", "measures", "seconds")
+_MEANS = ("ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/reference_loss/")  # by reference set
 
 
 def record_path(output: Path, grid: Grid) -> Path:
@@ -49,8 +51,8 @@ def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
     Returns:
         Plain values for `write_record`.
     """
-    bases = {str(seed): _kept(output, key) for seed, key in plan.bases.items()}
-    points = [{**asdict(point), **kept} for point in plan.points if (kept := _kept(output, point.key))]
+    bases = {str(seed): _kept(output, key, False) for seed, key in plan.bases.items()}
+    points = [{**asdict(point), **kept} for point in plan.points if (kept := _kept(output, point.key, grid.curves))]
     return {
         "format": FORMAT,
         "file": grid.file.as_posix(),
@@ -64,6 +66,41 @@ def make_record(grid: Grid, plan: Plan, output: Path) -> dict[str, Any]:
         "bases": {seed: base for seed, base in bases.items() if base},
         "points": points,
     }
+
+
+def in_columns(log: Sequence[dict[str, float]]) -> dict[str, list[float | None]]:
+    """The log of a run in little room: a list a figure, and of figures by reference set the mean of their sizes.
+
+    Args:
+        log: an entry a logged step.
+
+    Returns:
+        Lists of equal length; None where a step has no such figure.
+    """
+    rows = []
+    for entry in log:
+        row = {name: value for name, value in entry.items() if not name.startswith(_MEANS)}
+        for prefix in _MEANS:
+            found = [abs(value) for name, value in entry.items() if name.startswith(prefix)]
+            if found:
+                row[f"{prefix}mean"] = float(f"{statistics.fmean(found):.4g}")
+        rows.append(row)
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+def in_rows(columns: dict[str, list[float | None]]) -> list[dict[str, Any]]:
+    """The log of a run, from what `in_columns` returned.
+
+    Args:
+        columns: a list a figure.
+
+    Returns:
+        An entry a logged step.
+    """
+    return [
+        {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in zip(*columns.values(), strict=True)
+    ]
 
 
 def asked_for(grid: Grid) -> dict[str, Any]:
@@ -87,12 +124,14 @@ def asked_for(grid: Grid) -> dict[str, Any]:
     return dict(json.loads(json.dumps(asked)))
 
 
-def _kept(output: Path, key: str) -> dict[str, Any]:
+def _kept(output: Path, key: str, with_curves: bool) -> dict[str, Any]:
     result = finished(output, key)
     if result is None:
         return {}
     try:
-        return {"key": key, **{name: result[name] for name in _KEPT}}
+        kept = {"key": key, **{name: result[name] for name in _KEPT}}
+        kept["steps"] = max((entry["step"] for entry in result["curves"]), default=0)
+        return {**kept, "curves": in_columns(result["curves"])} if with_curves else kept
     except (KeyError, TypeError):
         raise OGPSAError(
             f"{output / MODELS / key} holds a result of another version: delete this folder, and run again."

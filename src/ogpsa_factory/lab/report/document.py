@@ -21,6 +21,7 @@ from ...results.curves import (
 from ...results.document import Block, Bullets, Heading, Paragraph, Picture
 from ...results.markdown import to_markdown
 from ...results.page import to_html
+from ..grid.record import in_rows
 from .comparisons import against_naive_table, fronts_table
 from .pictures import draw_ablation, draw_figure_2, draw_fronts
 from .statistics import LEVEL
@@ -190,14 +191,14 @@ def runs_of(study: Study) -> list[Run]:
     for cell in study.cells:
         pipeline = pipeline_title(cell.pipeline)
         for point in cell.points:
-            if point["curves"]:
+            if point["steps"]:
                 run = Run(
                     method=study.methods[cell.method],
                     pipeline=pipeline,
                     panel=f"{pipeline}, {rates_text(cell)}",
-                    log=point["curves"],
+                    log=in_rows(point.get("curves", {})),
                     seconds=point["seconds"].get("train"),
-                    steps=point["curves"][-1]["step"],
+                    steps=point["steps"],
                     repetition=f"{cell.level} {point['seed']}",
                 )
                 found.append(run)
