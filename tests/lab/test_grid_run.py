@@ -144,7 +144,7 @@ def test_a_failure_spares_the_others_and_is_named(tmp_path):
     said = ogpsa("lab", "run", "tiny.yaml", "--output", "out", "--jobs", "1", cwd=tmp_path)
     assert said.returncode == 1 and "broken, sft, level 0, seed 0" in said.stdout
     assert "Traceback" in "".join(path.read_text() for path in (tmp_path / "out" / "logs").iterdir())
-    assert "which is missing" in said.stdout and "Traceback" not in said.stdout + said.stderr
+    assert "1 models more are missing" in said.stdout and "Traceback" not in said.stdout + said.stderr
     assert [point["method"] for point in read_record(tmp_path / "out" / "tiny.json")["points"]] == ["naive"]
 
 

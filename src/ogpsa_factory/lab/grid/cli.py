@@ -109,8 +109,11 @@ def run_grids(args: argparse.Namespace) -> int:
                 path = record_path(args.output, grid)
                 write_record(path, make_record(grid, plan(grid), args.output))
                 _say(console, str(path))
-    for key, problem in problems.items():
+    causes = {key: problem for key, problem in problems.items() if not set(nodes[key].needs) & set(problems)}
+    for key, problem in causes.items():
         _say(console, f"{names.get(key, 'needed for others')} ({key}): {problem}")
+    if len(problems) > len(causes):
+        _say(console, f"{len(problems) - len(causes)} models more are missing, as they start from these.")
     if problems:
         _say(console, f"What the libraries said is in {args.output / 'logs'}.")
     return 1 if problems else 0
