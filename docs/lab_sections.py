@@ -8,7 +8,7 @@ from ogpsa_factory.lab.report.comparisons import fronts_table, pair_table
 from ogpsa_factory.lab.report.document import runs_of, write_report
 from ogpsa_factory.lab.report.study import Study, read_study
 from ogpsa_factory.lab.report.summary import summary
-from ogpsa_factory.lab.report.tables import NAIVE, levels_table, table_1
+from ogpsa_factory.lab.report.tables import NAIVE, levels_table, pipeline_title, table_1
 from ogpsa_factory.lab.report.worlds import agreements, order_table, sentence
 from ogpsa_factory.reports import in_order
 from ogpsa_factory.results.curves import TIME_TEXT, overhead_table
@@ -101,7 +101,7 @@ def tax_section() -> str:
     """What naive training costs at each learning rate."""
     study = _study("methods")
     return "\n\n".join(
-        f"{pipeline}:\n\n{table_to_markdown(_only(levels_table(study, pipeline), study.methods[NAIVE]))}"
+        f"{pipeline_title(pipeline)}:\n\n{table_to_markdown(_only(levels_table(study, pipeline), study.methods[NAIVE]))}"
         for pipeline in study.record["pipelines"]
     )
 
@@ -116,7 +116,10 @@ def pair_section(ours: str, theirs: str) -> str:
 def ablation_section(name: str) -> str:
     """Picture and table of an ablation."""
     study = _study(name)
-    tables = "\n\n".join(table_to_markdown(levels_table(study, pipeline)) for pipeline in study.record["pipelines"])
+    tables = "\n\n".join(
+        f"{pipeline_title(pipeline)}:\n\n{table_to_markdown(levels_table(study, pipeline))}"
+        for pipeline in study.record["pipelines"]
+    )
     return f"![{study.title}](report/{name}_ablation.png)\n\n{tables}"
 
 
