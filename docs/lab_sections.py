@@ -100,10 +100,8 @@ def fronts_section() -> str:
 def tax_section() -> str:
     """What naive training costs at each learning rate."""
     study = _study("methods")
-    return "\n\n".join(
-        f"{pipeline_title(pipeline)}:\n\n{table_to_markdown(_only(levels_table(study, pipeline), study.methods[NAIVE]))}"
-        for pipeline in study.record["pipelines"]
-    )
+    tables = {each: _only(levels_table(study, each), study.methods[NAIVE]) for each in study.record["pipelines"]}
+    return "\n\n".join(f"{pipeline_title(each)}:\n\n{table_to_markdown(table)}" for each, table in tables.items())
 
 
 def pair_section(ours: str, theirs: str) -> str:
