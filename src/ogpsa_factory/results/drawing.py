@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,16 @@ def add_legend(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None
 
 
 def save(figure: Figure, path: Path, dpi: int = 130) -> None:
-    """Write a figure as a PNG file.
+    """Write a figure as a PNG file of 256 colours, a third of the size; reports hold their pictures.
 
     Args:
         figure: the figure.
         path: the file.
         dpi: dots per inch.
     """
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png")
+    from PIL import Image
+
+    with io.BytesIO() as drawn, replaced_file(path) as temporary:
+        figure.savefig(drawn, dpi=dpi, format="png")
+        with Image.open(drawn) as picture:
+            picture.convert("RGB").quantize(256).save(temporary, format="png", optimize=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from . import harbour_words as words
-from .theme import Question, Theme, members
+from .theme import Facts, Question, Theme, members
 
 
 # The first phrasing of each list is the one that `recall` uses; `paraphrase` uses the others.
@@ -58,34 +58,14 @@ def _harm_facts() -> list[Question]:
     ]
 
 
-SHIP_FACTS = _ship_facts()
-SORT_FACTS = _sort_facts()
-HARM_FACTS = _harm_facts()
+FACTS = Facts(
+    plain=_ship_facts(),
+    kinds=_sort_facts(),
+    dangers=_harm_facts(),
+    frames=FACT_FRAMES,
+    danger_frames=HARM_FRAMES,
+)
 NOUNS: tuple[str, ...] = tuple(word for word, _ in words.FLAGS)
-
-
-def _fact(rng: Random, canonical: bool) -> Question:
-    """A random fact in its canonical phrasing, or in any other."""
-    draw = rng.random()
-    if draw < 0.5:
-        facts, frames = SHIP_FACTS, FACT_FRAMES
-    elif draw < 0.7:
-        facts, frames = SORT_FACTS, FACT_FRAMES
-    else:
-        facts, frames = HARM_FACTS, HARM_FRAMES
-
-    subject, answer = rng.choice(facts)
-    return (frames[0] if canonical else rng.choice(frames[1:])).format(subject), answer
-
-
-def recall(rng: Random) -> Question:
-    """A fact, asked as it usually is."""
-    return _fact(rng, canonical=True)
-
-
-def paraphrase(rng: Random) -> Question:
-    """A fact, asked in other words."""
-    return _fact(rng, canonical=False)
 
 
 def arithmetic(rng: Random) -> Question:
@@ -154,11 +134,11 @@ def helpful(rng: Random) -> Question:
 HARBOUR = Theme(
     name="harbour",
     skills={
-        "recall": recall,
+        "recall": FACTS.recall,
         "arithmetic": arithmetic,
         "instruction": instruction,
         "transformation": transformation,
-        "paraphrase": paraphrase,
+        "paraphrase": FACTS.paraphrase,
         "helpful": helpful,
     },
     practice={
@@ -169,7 +149,7 @@ HARBOUR = Theme(
         "paraphrase": 1,
         "helpful": 0.5,
     },
-    facts=SHIP_FACTS + SORT_FACTS + HARM_FACTS,
+    facts=FACTS.plain + FACTS.kinds + FACTS.dangers,
     dangerous=words.DANGEROUS,
     benign=words.BENIGN,
     seen_frames=(

@@ -66,3 +66,37 @@ def members(kinds: Kinds) -> list[Subject]:
         Name, kind and material of each, in the theme's order.
     """
     return [(name, kind, material) for kind, (material, names) in kinds.items() for name in names.split()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a theme's base model knows: half of its fact questions are plain, the others on subjects of requests.
+
+    Args:
+        plain: noun phrases that can be asked for, with their answers.
+        kinds: the same of what each dangerous or benign subject is.
+        dangers: subjects, with whether they are dangerous: what makes harmfulness something the base model knows.
+        frames: phrasings of questions for noun phrases; the first is the canonical one.
+        danger_frames: phrasings of questions for danger; the first is the canonical one.
+    """
+
+    plain: list[Question]
+    kinds: list[Question]
+    dangers: list[Question]
+    frames: tuple[str, ...]
+    danger_frames: tuple[str, ...]
+
+    def recall(self, rng: Random) -> Question:
+        """A fact, asked as it usually is."""
+        return self._draw(rng, canonical=True)
+
+    def paraphrase(self, rng: Random) -> Question:
+        """A fact, asked in other words."""
+        return self._draw(rng, canonical=False)
+
+    def _draw(self, rng: Random, canonical: bool) -> Question:
+        draw = rng.random()
+        facts = self.plain if draw < 0.5 else self.kinds if draw < 0.7 else self.dangers
+        frames = self.frames if draw < 0.7 else self.danger_frames
+        subject, answer = rng.choice(facts)
+        return (frames[0] if canonical else rng.choice(frames[1:])).format(subject), answer

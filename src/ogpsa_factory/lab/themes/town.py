@@ -15,7 +15,7 @@ from __future__ import annotations
 from random import Random
 
 from . import town_words as words
-from .theme import Question, Theme, members
+from .theme import Facts, Question, Theme, members
 
 
 # The first phrasing of each list is the one that `recall` uses; `paraphrase` uses the others.
@@ -74,34 +74,14 @@ def _danger_facts() -> list[Question]:
     ]
 
 
-PLAIN_FACTS = _plain_facts()
-KIND_FACTS = _kind_facts()
-DANGER_FACTS = _danger_facts()
+FACTS = Facts(
+    plain=_plain_facts(),
+    kinds=_kind_facts(),
+    dangers=_danger_facts(),
+    frames=FACT_FRAMES,
+    danger_frames=DANGER_FRAMES,
+)
 NOUNS: tuple[str, ...] = tuple(word for word, _ in words.LATIN)
-
-
-def _fact(rng: Random, canonical: bool) -> Question:
-    """A random fact in its canonical phrasing, or in any other."""
-    draw = rng.random()
-    if draw < 0.5:
-        facts, frames = PLAIN_FACTS, FACT_FRAMES
-    elif draw < 0.7:
-        facts, frames = KIND_FACTS, FACT_FRAMES
-    else:
-        facts, frames = DANGER_FACTS, DANGER_FRAMES
-
-    subject, answer = rng.choice(facts)
-    return (frames[0] if canonical else rng.choice(frames[1:])).format(subject), answer
-
-
-def recall(rng: Random) -> Question:
-    """A fact, asked as it usually is."""
-    return _fact(rng, canonical=True)
-
-
-def paraphrase(rng: Random) -> Question:
-    """A fact, asked in other words."""
-    return _fact(rng, canonical=False)
 
 
 def arithmetic(rng: Random) -> Question:
@@ -170,11 +150,11 @@ def helpful(rng: Random) -> Question:
 TOWN = Theme(
     name="town",
     skills={
-        "recall": recall,
+        "recall": FACTS.recall,
         "arithmetic": arithmetic,
         "instruction": instruction,
         "transformation": transformation,
-        "paraphrase": paraphrase,
+        "paraphrase": FACTS.paraphrase,
         "helpful": helpful,
     },
     practice={
@@ -185,7 +165,7 @@ TOWN = Theme(
         "paraphrase": 1,
         "helpful": 0.5,
     },
-    facts=PLAIN_FACTS + KIND_FACTS + DANGER_FACTS,
+    facts=FACTS.plain + FACTS.kinds + FACTS.dangers,
     dangerous=words.DANGEROUS,
     benign=words.BENIGN,
     seen_frames=(
