@@ -1,27 +1,12 @@
-"""OGPSA's arguments: names, help texts and validation. Knows nothing of LLaMA-Factory."""
+"""OGPSA's arguments: names, defaults and help texts. Knows nothing of LLaMA-Factory."""
 
-import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import torch
 
 from .errors import OGPSAError
-from .subspace import MAX_DIRECTIONS
-
-
-# Refresh periods of the paper (section "Implementation details") for SFT and DPO; the other stages follow the one that
-# they are like: as many steps, or as few, between two looks at the references.
-DEFAULT_REFRESH_STEPS = {"sft": 30, "dpo": 5, "pt": 30, "kto": 5}
-
-
-_INTEGERS = (
-    "ogpsa_reference_samples",
-    "ogpsa_refresh_steps",
-    "ogpsa_rank",
-    "ogpsa_reference_batch_size",
-    "ogpsa_seed",
-)
+from .validation import validate
 
 
 @dataclass
@@ -90,6 +75,25 @@ class OGPSAArguments:
             "help": "Keep the fewest leading directions that explain this share of the reference gradients (0..1]."
         },
     )
+    ogpsa_project: Literal["gradient", "update", "preconditioned"] = field(
+        default="gradient",
+        metadata={
+            "help": (
+                "What is projected. gradient: the safety gradient, before clipping (the paper). update: the step that "
+                "the optimizer has really taken, with any optimizer. preconditioned: the same, nearest in AdamW's own "
+                "metric."
+            )
+        },
+    )
+    ogpsa_project_momentum: Literal["never", "refresh", "step"] = field(
+        default="never",
+        metadata={
+            "help": (
+                "With ogpsa_project: update or preconditioned, when the optimizer's first moment is projected too: "
+                "never, when the subspace is refreshed, or in each step."
+            )
+        },
+    )
     ogpsa_granularity: Literal["parameter", "layer", "global"] = field(
         default="parameter",
         metadata={
@@ -134,7 +138,7 @@ class OGPSAArguments:
     )
     ogpsa_monitor_only: bool = field(
         default=False,
-        metadata={"help": "Collect reference gradients and log the overlap, but leave every update as it is."},
+        metadata={"help": "Collect reference gradients, log overlap and leak, but leave every update as it is."},
     )
 
     @property
@@ -170,79 +174,4 @@ class OGPSAArguments:
         Raises:
             OGPSAError: naming the argument, its value and what to write instead.
         """
-        if stage not in DEFAULT_REFRESH_STEPS:
-            raise OGPSAError(
-                f"use_ogpsa does not work with stage: {stage}; it works with {', '.join(DEFAULT_REFRESH_STEPS)}. "
-                "Remove use_ogpsa or change the stage."
-            )
-        if not self.reference_names:
-            raise OGPSAError(
-                "use_ogpsa is on but ogpsa_reference_dataset is empty: name one or more general-capability sets of "
-                "dataset_info.json, e.g. ogpsa_reference_dataset: ultrafeedback_ref_sft,halueval_ref_sft."
-            )
-        duplicates = sorted({name for name in self.reference_names if self.reference_names.count(name) > 1})
-        if duplicates:
-            raise OGPSAError(f"ogpsa_reference_dataset names {', '.join(duplicates)} more than once: remove one.")
-
-        for name in _INTEGERS:
-            self._convert(name, int)
-        for name in ("ogpsa_energy", "ogpsa_tolerance", "ogpsa_aligned_scale"):
-            self._convert(name, float)
-        if self.ogpsa_refresh_steps is None:
-            self.ogpsa_refresh_steps = DEFAULT_REFRESH_STEPS[stage]
-        if self.ogpsa_reference_batch_size is not None:
-            self._require("ogpsa_reference_batch_size", self.ogpsa_reference_batch_size >= 1, "1 or more")
-        self._require("ogpsa_refresh_steps", self.ogpsa_refresh_steps >= 1, "1 or more (K optimizer steps)")
-        self._require("ogpsa_reference_samples", self.ogpsa_reference_samples >= 1, "1 or more")
-        self._require("ogpsa_rank", self.ogpsa_rank >= 1, "1 or more")
-        self._require("ogpsa_energy", 0.0 < self.ogpsa_energy <= 1.0, "above 0 and at most 1")
-        self._require("ogpsa_tolerance", 0.0 <= self.ogpsa_tolerance < 1.0, "at least 0 and below 1")
-        self._require("ogpsa_aligned_scale", self.ogpsa_aligned_scale >= 0.0, "at least 0")
-        for name, argument in OGPSAArguments.__dataclass_fields__.items():
-            if get_origin(argument.type) is Literal:
-                choices = get_args(argument.type)
-                self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-
-        if self.ogpsa_reference_loss == "preference" and stage != "dpo":
-            raise OGPSAError(
-                f"ogpsa_reference_loss: preference is the loss of stage dpo; stage {stage} has none for pairs. "
-                "Use ogpsa_reference_loss: sft (cross-entropy on the chosen answer) or lm_both."
-            )
-        if self.ogpsa_rank > self.ogpsa_reference_samples:
-            raise OGPSAError(
-                f"ogpsa_rank: {self.ogpsa_rank} asks for more directions than ogpsa_reference_samples: "
-                f"{self.ogpsa_reference_samples} has rows. Lower the one or raise the other."
-            )
-        directions = self.ogpsa_rank * len(self.reference_names)
-        if directions > MAX_DIRECTIONS:
-            raise OGPSAError(
-                f"ogpsa_rank: {self.ogpsa_rank} times {len(self.reference_names)} reference sets is {directions} "
-                f"directions; at most {MAX_DIRECTIONS} are possible. Lower ogpsa_rank."
-            )
-        if self.ogpsa_aligned_scale != 1.0 and self.ogpsa_mode != "conflict":
-            raise OGPSAError(
-                f"ogpsa_aligned_scale: {self.ogpsa_aligned_scale} acts in ogpsa_mode: conflict only, and it is "
-                f"{self.ogpsa_mode}. Remove it or change the mode."
-            )
-        if self.ogpsa_mode == "conflict" and self.ogpsa_energy < 1.0:
-            raise OGPSAError(
-                "ogpsa_mode: conflict promises that no reference loss rises, ogpsa_energy below 1 drops directions: "
-                "the two contradict each other. Set ogpsa_energy: 1.0 or ogpsa_mode: orthogonal."
-            )
-
-    def _convert(self, name: str, kind: type[int] | type[float]) -> None:
-        """Turn what YAML and JSON make of a number ("1e-4" is a text there) into one."""
-        value = getattr(self, name)
-        if value is None and OGPSAArguments.__dataclass_fields__[name].default is None:
-            return
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        fits = math.isfinite(number) and (kind is float or number.is_integer())
-        self._require(name, fits, "a whole number" if kind is int else "a number")
-        setattr(self, name, kind(number))
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise OGPSAError(f"{name}: {getattr(self, name)} is not possible; it must be {expected}.")
+        validate(self, stage)

@@ -26,7 +26,7 @@ def conflict_coefficients(coordinates: Tensor, inner: Tensor) -> Tensor:
         Coefficients ``c`` of shape ``[groups, k]``: ``g - U c`` is the nearest gradient in no conflict. Groups with no
         conflict, or with a gradient that is not finite, have zeros.
     """
-    target = inner.cpu()
+    target, coordinates = inner.cpu(), coordinates.cpu()
     remove = torch.zeros_like(target)
     conflicting = (torch.einsum("grk,gr->gk", coordinates, target) < 0).any(dim=1) & target.isfinite().all(dim=1)
     for group in conflicting.nonzero().flatten().tolist():

@@ -5,6 +5,9 @@ for t = 0, 1, ...:
     g  <- gradient of the safety loss, accumulated and reduced                 (the trainer)
     g~ <- g minus its component in S                                           (before_clipping)
     theta_{t+1} <- optimizer step with g~, clipped                             (the trainer)
+
+With ``ogpsa_project: update`` or ``preconditioned`` it is not g that is projected but what the optimizer has made of
+it, ``theta_{t+1} - theta_t`` (after_step, see :mod:`ogpsa_factory.step`).
 """
 
 import logging
@@ -19,10 +22,12 @@ from torch import Tensor
 
 from . import checkpoint
 from .arguments import OGPSAArguments
+from .coverage import Coverage
 from .engines.base import Engine
 from .grouping import group_parameters
 from .metrics import Window
 from .reference import ReferenceSet, collect_gradient, isolated_randomness
+from .step import StepProjection
 from .subspace import CapabilitySubspace, Gradients
 
 
@@ -42,6 +47,10 @@ class Controller:
         batch_size: rows per device in a reference pass.
         log: takes a dictionary of figures each time the subspace is refreshed.
         progress: makes a context manager from the number of rows of a refresh; its value is called with rows done.
+        optimizer: the innermost optimizer of the training loop; without it, steps are not measured.
+
+    Raises:
+        OGPSAError: if steps are to be projected, and this optimizer's or engine's cannot be.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class Controller:
         batch_size: int,
         log: Callable[[dict[str, float]], None],
         progress: Callable[[int], Any],
+        optimizer: Any = None,
     ) -> None:
         self.arguments = arguments
         self.engine = engine
@@ -74,9 +84,12 @@ class Controller:
             reduce=engine.reduce,
         )
         self.window = Window(self.references)
+        self.step = StepProjection(arguments, engine, self.subspace)
+        self._measure = False  # whether the step that comes next is measured
+        self.step.check(engine.around_step(optimizer, self.before_step, self.after_step))
         self._lost = False  # whether a checkpoint's subspace could not be restored
         self._refreshed_at = -1
-        self._blank: list[int] = []  # tensors that no reference gradient has reached, but a later one may: see _cover
+        self.coverage = Coverage(engine, self.subspace)
         logger.info("OGPSA runs on %s; this rank holds %d gradient elements.", self._origin(), sum(engine.sizes))
 
     def on_step_begin(self, step: int) -> None:
@@ -107,7 +120,8 @@ class Controller:
                 "the previous subspace is kept" if self.subspace.directions else "there is no subspace yet",
             )
         self._refreshed_at = step
-        self._blank = self._unreached()
+        self.coverage.look()
+        self.step.anchor()
         self.log(
             {
                 **self.window.reference_losses(losses),
@@ -144,11 +158,15 @@ class Controller:
 
         Args:
             step: number of optimizer steps taken so far, t.
-            measure: also measure the overlap that is left (one more read of the gradient and the subspace).
+            measure: also measure the overlap that is left (one more read of the gradient and the subspace), and the
+                step that the optimizer takes (a copy of the weights, and two more reads).
         """
         if not self.chunks:
             return
+        self._measure = measure
         self._cover(step)
+        if self.step.projects:
+            return
         gradients = self.engine.local_gradients()
         if self.arguments.ogpsa_monitor_only:
             self.window.add(self.subspace.would_remove(gradients), self.subspace)
@@ -156,34 +174,28 @@ class Controller:
         self.window.add(self.subspace.project_(gradients, measure), self.subspace)
         self.engine.commit()
 
+    def before_step(self) -> None:
+        """The engine calls it before the optimizer's step."""
+        self.step.before(self._measure)
+
+    def after_step(self) -> None:
+        """The engine calls it after the optimizer's step, when every rank has taken its own."""
+        measured = self.step.after()
+        if measured is not None:
+            self.window.add_step(measured, self.subspace)
+
     def _cover(self, step: int) -> None:
         """Refresh out of turn, once in a period, where training moves tensors that no reference gradient had reached.
 
         LoRA starts with B = 0, which makes every gradient of A zero: without this, A would go unprotected from the
         moment when B moves (when, depends on the warm-up) until the next refresh.
         """
-        if not self._blank:
-            return
-        gradients = self.engine.local_gradients()
-        moving = self._of_all_ranks([i for i in self._blank if (g := gradients[i]) is not None and g.any()])
+        moving = self.coverage.moving()
         if step == self._refreshed_at:  # at these very parameters the references do not reach them: leave them alone
-            self._blank = [i for i in self._blank if i not in moving]
+            self.coverage.blank = [i for i in self.coverage.blank if i not in moving]
         elif moving:
             self.refresh(step)
-            self._blank = []
-
-    def _unreached(self) -> list[int]:
-        """Tensors on which every direction is zero on every rank; none without a subspace."""
-        blank = set(self.subspace.blank_tensors())
-        count = len(self.engine.names) if self.subspace.directions else 0
-        reached = self._of_all_ranks([i for i in range(count) if i not in blank])
-        return [i for i in range(count) if i not in reached]
-
-    def _of_all_ranks(self, tensors: list[int]) -> set[int]:
-        """Union of the numbers of tensors that ranks give, each for its own shards."""
-        flags = torch.zeros(len(self.engine.names))
-        flags[tensors] = 1
-        return set(self.engine.reduce(flags).nonzero().flatten().tolist())
+            self.coverage.blank = []
 
     def _on_any_rank(self, here: bool) -> bool:
         return bool(self.engine.sum_over_ranks(torch.tensor(float(here), device=self.engine.device)) > 0)
@@ -223,10 +235,11 @@ class Controller:
         """
         if self.chunks and (writes_shared or not self.engine.replicated):
             own = {
-                "blank": torch.tensor(self._blank, dtype=torch.int64),
+                "blank": torch.tensor(self.coverage.blank, dtype=torch.int64),
                 "scale_limit": torch.tensor(self.engine.scale_limit, dtype=torch.float64),
             }
-            state = {**self.subspace.state_dict(), **own}
+            anchors = {f"anchor.{key}": tensor for key, tensor in self.step.anchors.items()}
+            state = {**self.subspace.state_dict(), **anchors, **own}
             checkpoint.save(folder, self._shard(), state, self.fingerprint(), self._origin())
 
     def resume(self, folder: Path) -> None:
@@ -236,7 +249,8 @@ class Controller:
         missing = self._on_any_rank(state is None)
         if state is not None and not missing:
             self.subspace.load_state_dict(state, self.engine.sizes, self.engine.devices)
-            self._blank = state["blank"].tolist()
+            self.coverage.blank = state["blank"].tolist()
+            self.step.anchor({key.removeprefix("anchor."): state[key] for key in state if key.startswith("anchor.")})
             self.engine.scale_limit = float(state["scale_limit"])
         elif self.chunks:
             self._lost = True

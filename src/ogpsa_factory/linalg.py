@@ -4,12 +4,16 @@ No temporary is larger than k rows of a piece, and sums over pieces are kept in 
 nothing but their own precision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from .storage import PIECE
+
+
+Scale = Callable[[int, int], Tensor]  # elements from one number to another of a long vector, made when asked for
+_BLOCK = 1 << 15
 
 
 def add_gram(gram: Tensor, rows: Tensor) -> None:
@@ -53,25 +57,89 @@ def add_inner_products(sums: Tensor, squared: Tensor, rows: Iterator[Tensor] | N
             sums += next(rows).float().mv(part)
 
 
-def subtract_rows(vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor) -> None:
-    """``vector -= rows^T coefficients`` in place.
+def add_exact_inner_products(sums: Tensor, rows: Iterator[Tensor], vector: Tensor, scale: Scale | None = None) -> None:
+    """Add ``rows diag(scale) vector`` to ``sums``, in float64 throughout: for figures that are nearly equal.
+
+    Args:
+        sums: of shape ``[k]``, float64; changed in place.
+        rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
+        vector: ``n`` numbers in any shape and dtype.
+        scale: gives elements of the diagonal; None for ones.
+    """
+    flat = vector.reshape(-1)
+    for start in range(0, flat.numel(), PIECE):
+        part, piece = flat[start : start + PIECE], next(rows)
+        if scale is not None:
+            part = part.float() * scale(start, start + part.numel())
+        for block in _blocks(part):
+            sums += piece[:, block].double().mv(part[block].double())
+
+
+def add_scaled_gram(gram: Tensor, rows: Iterator[Tensor], scale: Scale | None, size: int) -> None:
+    """Add ``rows diag(scale) rows^T`` to ``gram``.
+
+    Args:
+        gram: of shape ``[k, k]``, float64; changed in place.
+        rows: pieces of a matrix of shape ``[k, n]``, from :func:`row_pieces`.
+        scale: gives elements of the diagonal, float32; None for ones.
+        size: ``n``.
+    """
+    for start in range(0, size, PIECE):
+        piece = next(rows)
+        part = piece[0] if scale is None else scale(start, start + piece.shape[1])
+        for block in _blocks(part):
+            wide = piece[:, block].double()
+            gram += (wide if scale is None else wide * part[block]) @ wide.T
+
+
+def _blocks(part: Tensor) -> Iterator[slice]:
+    """Cut a piece so that what is computed from it in float64 stays in a processor's cache; a GPU takes it whole."""
+    length = part.numel() if part.device.type != "cpu" else _BLOCK
+    return (slice(start, start + length) for start in range(0, part.numel(), length))
+
+
+def subtract_rows(vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor, scale: Scale | None = None) -> None:
+    """``vector -= scale * rows^T coefficients`` in place.
 
     Args:
         vector: ``n`` numbers in any shape and dtype.
         rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
         coefficients: of shape ``[k]``.
+        scale: gives elements of the factor; None for one.
     """
     flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
     weights = coefficients.to(vector.device, torch.float32)
     for start in range(0, flat.numel(), PIECE):
         part = flat[start : start + PIECE]
         piece = next(rows).float()
-        if part.dtype == torch.float32:
+        if scale is not None:
+            part -= piece.T.mv(weights).mul_(scale(start, start + part.numel()))
+        elif part.dtype == torch.float32:
             part.addmv_(piece.T, weights, alpha=-1)
         else:
             part.copy_(part.float().addmv_(piece.T, weights, alpha=-1))
     if flat.data_ptr() != vector.data_ptr():
         vector.copy_(flat.view_as(vector))
+
+
+def whiten(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the inverse square root of positive semidefinite matrices, and the square root, on their range.
+
+    Args:
+        gram: of shape ``[groups, k, k]``, float64.
+
+    Returns:
+        ``W`` with ``W gram W^T = I`` on the range, so that ``W^T W`` is the pseudo-inverse, and ``R`` with
+        ``R^T R = gram``; of shape ``[groups, k, k]``, on the CPU. Both are zero for matrices that are not finite.
+    """
+    gram = gram.cpu()
+    gram = torch.where(gram.isfinite().all(dim=2).all(dim=1)[:, None, None], gram, 0.0)
+    values, vectors = torch.linalg.eigh(gram)
+    floor = values[:, -1:].clamp_min(0) * (gram.shape[-1] * 4 * torch.finfo(torch.float64).eps)
+    keep = values > floor
+    root = torch.where(keep, values, 0.0).sqrt()
+    inverse = torch.where(keep, values, 1.0).rsqrt() * keep
+    return inverse[:, :, None] * vectors.mT, root[:, :, None] * vectors.mT
 
 
 def orthonormalise(gram: Tensor, tolerance: float, energy: float) -> tuple[Tensor, Tensor, Tensor]:

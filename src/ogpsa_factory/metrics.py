@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .modes import Projection
 from .reference import ReferenceSet
+from .step import RealisedStep
 from .subspace import CapabilitySubspace
 
 
@@ -39,17 +40,32 @@ class Window:
         """
         if subspace.directions == 0:
             return
-        if self._gram is not subspace.gram:  # once per refresh, not per step: it copies to the device
-            device = projection.norm.device
-            gram, self.weights = subspace.gram.to(device), self.weights.to(device)
-            self._norms = torch.einsum("sk,kl,sl->s", self.weights, gram, self.weights).clamp_min(0).sqrt()
-            self._gram = subspace.gram
-        weights, norms = self.weights, self._norms
+        weights, norms = self._of_sets(subspace, projection.norm.device)
         self._add("removed_ratio", projection.removed / projection.norm)
         self._add("cos", (weights @ projection.inner) / (norms * projection.norm))
         if projection.after is not None:
             norm, inner = projection.after
             self._add("cos_after", (weights @ inner) / (norms * norm))
+
+    def add_step(self, step: RealisedStep, subspace: CapabilitySubspace) -> None:
+        """Take in what the optimizer really did.
+
+        Args:
+            step: what was measured.
+            subspace: the subspace it was measured with.
+        """
+        weights, norms = self._of_sets(subspace, step.norm.device)
+        self._add("leak", (weights @ step.inner) / (norms * step.norm))
+        if step.projection is not None:
+            self.add(step.projection, subspace)
+
+    def _of_sets(self, subspace: CapabilitySubspace, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Weights of the directions in each set's gradient, of shape ``[sets, k]``, and norms of these gradients."""
+        if self._gram is not subspace.gram:  # once per refresh, not per step: it copies to the device
+            gram, self.weights = subspace.gram.to(device), self.weights.to(device)
+            self._norms = torch.einsum("sk,kl,sl->s", self.weights, gram, self.weights).clamp_min(0).sqrt()
+            self._gram = subspace.gram
+        return self.weights, self._norms
 
     def _add(self, key: str, value: Tensor) -> None:
         value = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)  # a zero gradient has no direction
@@ -61,8 +77,12 @@ class Window:
 
         Returns:
             ``ogpsa/removed_ratio`` (norm of what was removed over the gradient's norm), ``ogpsa/cos/<set>`` (cosine
-            between the gradient and the set's reference gradient before the projection) and ``ogpsa/cos_after/<set>``
-            (what is left of it inside the stored subspace, on the steps where it was measured). Empty without steps.
+            between the gradient and the set's reference gradient before the projection), ``ogpsa/cos_after/<set>``
+            (what is left of it inside the stored subspace, on the steps where it was measured) and
+            ``ogpsa/leak/<set>`` (cosine between the step that the optimizer really took, after any projection, and the
+            set's reference gradient, on these steps: above zero, the reference loss rises). Where it is the step that
+            is projected, the first two are of the step before its projection, its sign turned, on these steps too.
+            Empty without steps.
         """
         figures: dict[str, float] = {}
         for key, total in self._sums.items():

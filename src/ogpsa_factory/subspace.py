@@ -45,6 +45,9 @@ class CapabilitySubspace:
     Attributes:
         basis: per tensor an orthonormal basis of shape ``[k, numel]``, or None; rows beyond a group's rank are zero.
         gram: inner products between the reference gradients over all groups, of shape ``[k, k]``, float64.
+        coordinates: unit-normalised reference gradients in the basis, one per column, of shape ``[groups, k, k]``.
+        norms: norm of each reference gradient within each group, of shape ``[groups, k]``.
+        scaled: the reference gradients themselves in the basis, as ``coordinates``.
 
     Raises:
         ValueError: for an unknown mode, a tolerance or energy outside its range, or dtype float16.
@@ -96,7 +99,7 @@ class CapabilitySubspace:
     def explained(self) -> float:
         """Share (0..1) of the reference gradients' squared norm that lies in the stored subspace."""
         total = float(self.gram.trace())
-        return float(self._scaled.square().sum()) / total if total else 1.0
+        return float(self.scaled.square().sum()) / total if total else 1.0
 
     def refresh(self, references: Iterable[Gradients], count: int | None = None) -> bool:
         """Replace the subspace by the span of new reference gradients.
@@ -232,10 +235,10 @@ class CapabilitySubspace:
         self.groups = self.groups if self.groups is not None else list(range(len(basis)))
 
     def _set_coordinates(self, coordinates: Tensor, norms: Tensor, gram: Tensor) -> None:
-        self.coordinates = coordinates  # [groups, k, k]: unit-normalised references in the basis, one per column
-        self.norms = norms  # [groups, k]: norm of each reference within each group
+        self.coordinates = coordinates
+        self.norms = norms
         self.gram = gram
-        self._scaled = coordinates * norms[:, None, :]  # moves to the gradients' device at first use, and stays
+        self.scaled = coordinates * norms[:, None, :]  # moves to the gradients' device at first use, and stays
 
     def _inner_products(self, gradients: Gradients) -> tuple[Tensor, Tensor]:
         """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``."""
@@ -257,5 +260,5 @@ class CapabilitySubspace:
         return row_pieces([basis for basis, _ in used], used[0][1] if used else torch.device("cpu"))
 
     def _reference_inner(self, inner: Tensor) -> Tensor:
-        self._scaled = self._scaled.to(inner.device)
-        return torch.einsum("grk,gr->k", self._scaled, inner)
+        self.scaled = self.scaled.to(inner.device)
+        return torch.einsum("grk,gr->k", self.scaled, inner)

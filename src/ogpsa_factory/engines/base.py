@@ -4,20 +4,46 @@ An engine knows where gradients are and how ranks communicate; it knows nothing 
 design and are tested on every engine: collecting gradients and discarding them leaves training bit-identical,
 ``reduce`` of per-element sums over ``local_gradients`` gives the same figure on every rank, and what is written into
 ``local_gradients`` (then announced by ``commit``) is what the optimizer steps with.
+
+The same holds behind the optimizer's step for the weights that it steps: ``optimizer_tensors`` gives this rank's
+pieces, ``reduce_weights`` sums over them, and what is written there, announced by ``commit_weights``, is what training
+goes on with, in every copy.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+
+class Slot(NamedTuple):
+    """Where this rank's piece of a parameter lies in a tensor that the optimizer steps.
+
+    Attributes:
+        owner: that tensor: the parameter itself, its shard, or a flat buffer of many.
+        start: first element of the piece in a flat owner; None if the owner is the piece.
+        size: number of elements of the piece in a flat owner.
+    """
+
+    owner: Tensor
+    start: int | None = None
+    size: int = 0
+
+    def piece_of(self, tensor: Tensor) -> Tensor:
+        """This rank's piece, as a view, of a tensor that is laid out as the owner."""
+        local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        local = local.detach()
+        return local if self.start is None else local.view(-1)[self.start : self.start + self.size]
 
 
 class Engine(ABC):
-    """Access to one training engine's gradients.
+    """Access to one training engine's gradients, and to the weights that its optimizer steps.
 
     Every rank lists every trainable parameter, also those of which it holds nothing, so that ranks agree on which
     tensor belongs to which group.
@@ -35,6 +61,7 @@ class Engine(ABC):
         gradient_dtype: dtype of the gradients, the narrowest if there are several.
         accumulates: whether the gradient buffers can sum many passes; if not, gradients are taken out after each.
         scale_limit: the most that ``reference_scale`` may be; infinite until a reference pass has overflowed.
+        optimizer: what steps the weights, once ``around_step`` was called.
         rank: data-parallel rank of this process.
         world_size: number of data-parallel processes.
     """
@@ -54,6 +81,8 @@ class Engine(ABC):
         self.rank = dist.get_rank() if distributed else 0
         self.world_size = dist.get_world_size() if distributed else 1
         self.scale_limit = float("inf")
+        self.optimizer: Any = None
+        self._hooks: list[Any] = []
 
     @property
     def replicated(self) -> bool:
@@ -102,9 +131,73 @@ class Engine(ABC):
         del callback
         return False
 
-    def release(self) -> None:
-        """Take off what ``before_step`` has put on the training engine; training is over."""
+    @abstractmethod
+    def slots(self) -> list[Slot | None]:
+        """Where this rank's pieces of the weights are, in the order of ``names``; None where it steps nothing."""
+
+    @property
+    def weight_offsets(self) -> list[int]:
+        """Where the piece of each weight begins in this rank's gradient of it; 0 where both are cut alike."""
+        return [0] * len(self.names)
+
+    def optimizer_tensors(self, key: str | None = None) -> list[Tensor | None]:
+        """This rank's pieces of the weights or of an entry of the optimizer's state, as views.
+
+        Args:
+            key: of the optimizer's state, e.g. ``exp_avg_sq``; None for the weights themselves, in the precision in
+                which the optimizer keeps them.
+
+        Returns:
+            One tensor per parameter in the order of ``names``; None where this rank has none, where the optimizer
+            keeps no such state yet, or where it is not laid out as the weight.
+        """
+        pieces: list[Tensor | None] = []
+        for slot in self.slots():
+            source = None
+            if slot is not None:
+                source = slot.owner if key is None else self.optimizer.state.get(slot.owner, {}).get(key)
+            fits = isinstance(source, Tensor) and slot is not None and source.shape == slot.owner.shape
+            pieces.append(slot.piece_of(source) if fits and slot is not None and source is not None else None)
+        return pieces
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's settings for each parameter, in the order of ``names``; empty where this rank has none."""
+        by_owner = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+        return [{} if slot is None else by_owner.get(id(slot.owner), {}) for slot in self.slots()]
+
+    def commit_weights(self) -> None:
+        """Take note that the weights of ``optimizer_tensors`` were changed: write them to every copy there is."""
         return
+
+    def reduce_weights(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks that step different pieces of the weights; see ``reduce``."""
+        return self.reduce(tensor)
+
+    def around_step(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> bool:
+        """Have callbacks called around each step that the optimizer takes, not around one that is skipped.
+
+        Args:
+            optimizer: the innermost optimizer of the training loop.
+            before: called when the gradient is final, clipped and scaled.
+            after: called when the weights are stepped and not yet copied to where the model reads them.
+
+        Returns:
+            False if there is no way to do so.
+        """
+        self.optimizer = optimizer
+        if not isinstance(optimizer, Optimizer):
+            return False
+        self._hooks += [
+            optimizer.register_step_pre_hook(lambda *_: before()),
+            optimizer.register_step_post_hook(lambda *_: after()),
+        ]
+        return True
+
+    def release(self) -> None:
+        """Take off what ``before_step`` and ``around_step`` have put on the training engine; training is over."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks that hold different shards; the identity where gradients are replicated.

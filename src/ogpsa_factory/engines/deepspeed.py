@@ -57,9 +57,34 @@ class DeepSpeedEngine(Engine):
         wrapped.step = step
         return True
 
+    def around_step(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> bool:
+        """See the contract; the optimizer is the one that DeepSpeed has wrapped or made."""
+        return super().around_step(self._wrapped.basic_optimizer, before, after)
+
+    def _around_groups(self, groups: int, before: Callable[[], None], after: Callable[[], None]) -> bool:
+        """The same where DeepSpeed steps group by group: before the first one and after the last one.
+
+        The groups before the last one have been copied to the model's weights by then, see ``commit_weights``.
+        """
+        inner = self._optimizer
+        original = type(inner)._optimizer_step
+        self.optimizer = self._wrapped.basic_optimizer
+
+        def step(group: int) -> None:
+            if group == 0:
+                before()
+            original(inner, group)
+            if group == groups - 1:
+                after()
+
+        inner._optimizer_step = step
+        return True
+
     def release(self) -> None:
-        """Let ``step`` be the class's own again."""
+        """Let ``step``, and the step of each group, be the class's own again."""
+        super().release()
         self._wrapped.__dict__.pop("step", None)
+        self._optimizer.__dict__.pop("_optimizer_step", None)
 
     @property
     def loss_scale(self) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from .base import Engine
+from .base import Engine, Slot
 from .fsdp2 import clean_name, not_sharded, uniform_shards
 
 
@@ -35,6 +35,14 @@ class _Piece(NamedTuple):
             own: Tensor | None = self.flat._params[self.number].grad
             return own
         return None if self.flat.grad is None else self.flat.grad[self.start : self.start + self.size]
+
+    def slot(self) -> Slot | None:
+        """Where the weights of the piece are while they are sharded, as between backward pass and step."""
+        if self.size == 0:
+            return None
+        if self.flat._params is not None:
+            return Slot(self.flat._params[self.number])
+        return Slot(self.flat, self.start, self.size)
 
 
 class _Kept(NamedTuple):
@@ -117,6 +125,10 @@ class FSDP1Engine(Engine):
     def local_gradients(self) -> list[Tensor | None]:
         """This rank's piece of every gradient, flat, as views. No communication is performed."""
         return [piece.gradient() for piece in self._pieces]
+
+    def slots(self) -> list[Slot | None]:
+        """Pieces of the flat parameters, or with ``use_orig_params`` the views of them that the optimizer steps."""
+        return [piece.slot() for piece in self._pieces]
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate and reduce, also within ``no_sync``; the factor undoes FSDP's mean over ranks."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from ..errors import OGPSAError
-from .base import Engine
+from .base import Engine, Slot
 from .native import narrowest
 
 
@@ -76,6 +76,10 @@ class FSDP2Engine(Engine):
         return [
             g.to_local() if g is not None and size else None for g, size in zip(gradients, self.sizes, strict=True)
         ]
+
+    def slots(self) -> list[Slot | None]:
+        """The sharded parameters themselves."""
+        return [Slot(p.sharded_param) if size else None for p, size in zip(self._parameters, self.sizes, strict=True)]
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate and reduce; the factor undoes FSDP's mean over ranks."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Engine
+from .base import Engine, Slot
 
 
 class NativeEngine(Engine):
@@ -42,6 +42,10 @@ class NativeEngine(Engine):
     def local_gradients(self) -> list[Tensor | None]:
         """``.grad`` of every trainable parameter. No communication is performed."""
         return [p.grad for p in self._parameters]
+
+    def slots(self) -> list[Slot | None]:
+        """The parameters themselves, whole on every rank."""
+        return [Slot(p) for p in self._parameters]
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagate; the factor undoes DDP's division by the number of ranks."""

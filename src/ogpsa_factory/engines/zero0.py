@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .base import Slot
 from .deepspeed import DeepSpeedEngine
 from .native import narrowest
 
@@ -33,6 +34,24 @@ class Zero0Engine(DeepSpeedEngine):
     def local_gradients(self) -> list[Tensor | None]:
         """``.grad`` of every trainable parameter. No communication is performed."""
         return [p.grad for p in self._parameters]
+
+    def slots(self) -> list[Slot | None]:
+        """The parameters themselves, or their float32 copies: one by one, or laid end to end in each group."""
+        optimizer = self._optimizer
+        found: list[Slot | None] = [None] * len(self.names)
+        if flats := getattr(optimizer, "fp32_groups_flat", None):
+            for flat, group in zip(flats, optimizer.fp16_groups, strict=True):
+                start = 0
+                for parameter in group:
+                    found[self._index[id(parameter)]] = Slot(flat, start, parameter.numel())
+                    start += parameter.numel()
+        elif copies := getattr(optimizer, "fp32_groups", None):
+            for members, group in zip(copies, optimizer.fp16_groups, strict=True):
+                for copy, parameter in zip(members, group, strict=True):
+                    found[self._index[id(parameter)]] = Slot(copy)
+        else:
+            found = [Slot(p) for p in self._parameters]
+        return found
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

@@ -8,13 +8,14 @@ Communication: DeepSpeed reduces gradients as it does in training; the projectio
 ``groups * (k + 1)`` numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .base import Slot
 from .deepspeed import DeepSpeedEngine
 
 
@@ -84,6 +85,25 @@ class Zero12Engine(DeepSpeedEngine):
             key = self._optimizer.get_param_id(parameter)
             if gradient is not None and key in norms:
                 norms[key] = gradient.double().norm()
+
+    def slots(self) -> list[Slot | None]:
+        """The pieces in this rank's part of the float32 weights of each group."""
+        found: list[Slot | None] = [None] * len(self.names)
+        for flat, pieces in zip(self._optimizer.single_partition_of_fp32_groups, self._layout, strict=True):
+            for index, offset, length in pieces:
+                found[index] = Slot(flat, offset, length)
+        return found
+
+    def around_step(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> bool:
+        """See the contract; gathering the model's weights from all ranks comes after the last group's step."""
+        return self._around_groups(len(self._layout), before, after)
+
+    def commit_weights(self) -> None:
+        """Copy this rank's part of each group to the model's weights once more; of the last one DeepSpeed does it."""
+        optimizer = self._optimizer
+        for group, flat in enumerate(optimizer.single_partition_of_fp32_groups[:-1]):
+            part = torch.distributed.get_rank(optimizer.real_dp_process_group[group])
+            optimizer.parallel_partitioned_bit16_groups[group][part].data.copy_(flat.data)
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

@@ -9,13 +9,14 @@ Communication: DeepSpeed gathers parameters and scatters gradients as it does in
 all-reduce of ``groups * (k + 1)`` numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .base import Slot
 from .deepspeed import DeepSpeedEngine
 
 
@@ -97,6 +98,32 @@ class Zero3Engine(DeepSpeedEngine):
                 self._optimizer._writeback_swap_state(number, write_opt_state=False, write_gradients=True)
             elif flat is not None and flat is not part.grad:
                 part.grad.copy_(flat)
+
+    def slots(self) -> list[Slot | None]:
+        """This rank's pieces in the float32 weights of each sub-group."""
+        optimizer = self._optimizer
+        found: list[Slot | None] = []
+        for parameter in self._parameters:
+            number, start, length = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            found.append(Slot(optimizer.fp32_partitioned_groups_flat[number], start, length))
+        return found
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See the contract; DeepSpeed puts a sub-group into its group for the time of its step only."""
+        optimizer = self._optimizer
+        numbers = (optimizer.grad_position[optimizer.get_param_id(p)][0] for p in self._parameters)
+        return [self.optimizer.param_groups[optimizer.sub_group_to_group_id[number]] for number in numbers]
+
+    def around_step(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> bool:
+        """See the contract; False with NVMe, where each sub-group is put away before the next one is stepped."""
+        if self._swapped:
+            return False
+        return self._around_groups(len(self._optimizer.fp16_groups), before, after)
+
+    def commit_weights(self) -> None:
+        """Copy each sub-group to the model's weights once more; of the last one DeepSpeed does it."""
+        for number in range(len(self._optimizer.fp16_groups) - 1):
+            self._optimizer._reassign_or_swap_out_partitioned_parameters(number)
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

@@ -62,6 +62,8 @@ class OGPSATrainerMixin:
             own = self.ogpsa_arguments.ogpsa_reference_batch_size
             batch_size = min(own, batch_size) if self.args.auto_find_batch_size else own
         self._reference_collator = _make_answer_collator(self.data_collator, self.processing_class)
+        if hasattr(self, "ogpsa"):  # auto_find_batch_size has started anew
+            self.ogpsa.engine.release()
         engine = select_engine(self.model, self.model_wrapped, self.accelerator.scaler)
         self._loop_projects = not engine.before_step(self._project)
         self.ogpsa = Controller(
@@ -72,6 +74,7 @@ class OGPSATrainerMixin:
             batch_size=batch_size,
             log=functools.partial(Trainer.log, self),  # past the stages' own, which average stored training metrics
             progress=self.reference_progress,
+            optimizer=getattr(self.optimizer, "optimizer", self.optimizer),  # out of Accelerate's wrapper
         )
         if self._resume_folder is not None:
             self.ogpsa.resume(Path(self._resume_folder))

@@ -1,0 +1,95 @@
+"""The metric in which an optimizer's step is steepest: a diagonal matrix D, one number per weight.
+
+AdamW steps by ``-lr * m / (sqrt(v) + eps)``, which is steepest descent along ``m`` if lengths are measured by
+``||d||_D^2 = sum_i D_ii d_i^2`` with ``D = (sqrt(v) + eps) / lr``. Plain SGD's metric is the identity. Only ratios of
+D matter for a projection.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .engines.base import Engine
+from .errors import OGPSAError
+from .linalg import Scale
+
+
+# Classes of optimizers with Adam's second moment, one number per weight, in the state `exp_avg_sq`.
+_ADAM = {"Adam", "AdamW", "FusedAdam", "DeepSpeedCPUAdam"}
+SECOND_MOMENT = "exp_avg_sq"
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
+
+
+def check_preconditioned(optimizer: Any) -> None:
+    """Refuse optimizers whose metric cannot be read.
+
+    Args:
+        optimizer: the innermost optimizer of the training loop.
+
+    Raises:
+        OGPSAError: naming it.
+    """
+    kind = type(optimizer)
+    if kind is torch.optim.SGD or (kind.__name__ in _ADAM and not kind.__module__.startswith("bitsandbytes")):
+        return
+    raise OGPSAError(
+        f"ogpsa_project: preconditioned does not work with the optimizer {kind.__module__}.{kind.__name__}: it keeps "
+        "no second moment per weight that can be read. Use optim: adamw_torch, or ogpsa_project: update, which works "
+        "with any optimizer."
+    )
+
+
+def inverse_metric(engine: Engine) -> list[Scale | None]:
+    """Diagonal of D^-1 for every piece of weights that this rank steps, up to a factor that all have in common.
+
+    Args:
+        engine: with an optimizer that :func:`check_preconditioned` has let pass and that has stepped.
+
+    Returns:
+        Per parameter a function that gives elements of it, float32; None where D is the identity. A weight whose
+        second moment is zero was never given a step, and its element is zero too: the step that is missing elsewhere
+        must not be made up for there.
+    """
+    seconds, groups = engine.optimizer_tensors(SECOND_MOMENT), engine.parameter_groups()
+    slots = engine.slots()
+    largest = max((float(group["lr"]) for group in engine.optimizer.param_groups), default=0.0)
+    if type(engine.optimizer) is torch.optim.SGD:
+        return [
+            _constant(float(group["lr"]) / largest, slot.owner.device) if slot is not None and largest else None
+            for slot, group in zip(slots, groups, strict=True)
+        ]
+    states = [{} if slot is None else engine.optimizer.state.get(slot.owner, {}) for slot in slots]
+    steps = _numbers([{**group, **state}.get("step", 0) for group, state in zip(groups, states, strict=True)])
+    scales: list[Scale | None] = []
+    for slot, second, group, step in zip(slots, seconds, groups, steps, strict=True):
+        if second is None:
+            scales.append(None if slot is None else _constant(0.0, slot.owner.device))
+            continue
+        corrected = group.get("bias_correction", True) and step > 0
+        correction = (1 - float(group["betas"][1]) ** step) ** 0.5 if corrected else 1.0
+        rate = float(group["lr"]) / largest if largest else 1.0
+        scales.append(_adam(second, rate * correction, float(group["eps"]) * correction))
+    return scales
+
+
+def _adam(second: Tensor, factor: float, epsilon: float) -> Scale:
+    """``lr / (sqrt(v / correction^2) + eps)``, with both sides of the fraction times the correction."""
+    flat = second.reshape(-1)
+
+    def scale(start: int, end: int) -> Tensor:
+        root = flat[start:end].float().sqrt()
+        return torch.where(root > 0, factor / (root + epsilon), 0.0)
+
+    return scale
+
+
+def _constant(value: float, device: torch.device) -> Scale:
+    return lambda start, end: torch.full((end - start,), value, device=device)
+
+
+def _numbers(steps: list[Any]) -> list[float]:
+    """Read counts, which may be tensors on a device, in one go."""
+    tensors = [step for step in steps if isinstance(step, Tensor)]
+    read = iter(torch.stack([t.detach().reshape(()).float() for t in tensors]).tolist() if tensors else [])
+    return [next(read) if isinstance(step, Tensor) else float(step) for step in steps]

@@ -1,0 +1,97 @@
+"""The capability subspace's basis against this rank's pieces of weights, in a metric that is diagonal.
+
+What :mod:`ogpsa_factory.subspace` does for gradients with one inner product and one subtraction, a step needs in more
+kinds: inner products in float64 (they are differences of nearly equal figures), Gram matrices ``U^T D^-1 U``, and
+subtractions along ``D^-1 U``. Vectors may be cut otherwise than the basis, see ``Engine.weight_offsets``.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .engines.base import Engine
+from .linalg import Scale, add_exact_inner_products, add_scaled_gram, subtract_rows
+from .storage import PIECE, row_pieces
+from .subspace import CapabilitySubspace, Gradients
+
+
+Scales = list[Scale | None]
+
+
+class Span:
+    """Products with the basis, and moves along it.
+
+    Args:
+        engine: where weights are and how ranks communicate.
+        subspace: the capability subspace; it is read anew in every call.
+    """
+
+    def __init__(self, engine: Engine, subspace: CapabilitySubspace) -> None:
+        self._engine = engine
+        self._subspace = subspace
+
+    def inner(self, vectors: Gradients, scales: Scales | None = None) -> Tensor:
+        """``U^T x``, or ``U^T D^-1 x`` with the diagonal of D^-1 in ``scales``.
+
+        Args:
+            vectors: one per parameter, cut as the weights are.
+            scales: elements of the diagonal, one function per parameter.
+
+        Returns:
+            Of shape ``[groups, k]``, float64, the same on all ranks.
+        """
+        sums = torch.zeros(self._subspace.norms.shape, dtype=torch.float64, device=self._device(vectors))
+        rows = self._rows(vectors)
+        for i, group, vector in self._pairs(vectors):
+            add_exact_inner_products(sums[group], rows, vector, scales[i] if scales else None)
+        return self._engine.reduce_weights(sums)
+
+    def gram(self, scales: Scales) -> Tensor:
+        """``U^T D^-1 U``, of shape ``[groups, k, k]``, float64, the same on all ranks."""
+        weights = self._engine.optimizer_tensors()
+        groups, k = self._subspace.norms.shape
+        gram = torch.zeros(groups, k, k, dtype=torch.float64, device=self._device(weights))
+        rows = self._rows(weights)
+        for i, group, weight in self._pairs(weights):
+            add_scaled_gram(gram[group], rows, scales[i], weight.numel())
+        return self._engine.reduce_weights(gram)
+
+    def subtract(self, vectors: Gradients, coefficients: Tensor, scales: Scales | None = None) -> None:
+        """``x -= D^-1 U c`` in place, with coefficients of shape ``[groups, k]``."""
+        rows = self._rows(vectors)
+        for i, group, vector in self._pairs(vectors):
+            subtract_rows(vector, rows, coefficients[group], scales[i] if scales else None)
+
+    def squared_distance(self, vectors: Gradients, others: Gradients | None = None) -> Tensor:
+        """Squared norm of the vectors, or of their differences from others; scalar, float64, the same on all ranks."""
+        total = torch.zeros((), dtype=torch.float64, device=self._device(vectors))
+        for vector, other in zip(vectors, others or [None] * len(vectors), strict=True):
+            if vector is not None:
+                flat, away = vector.reshape(-1), None if other is None else other.reshape(-1)
+                for start in range(0, flat.numel(), PIECE):
+                    part = flat[start : start + PIECE]
+                    total += (part if away is None else part - away[start : start + PIECE]).double().square().sum()
+        return self._engine.reduce_weights(total)
+
+    def of_references(self, inner: Tensor) -> Tensor:
+        """Inner products with the reference gradients, of shape ``[k]``, from those with the basis."""
+        return torch.einsum("grk,gr->k", self._subspace.scaled.to(inner.device), inner)
+
+    def _pairs(self, vectors: Gradients) -> Iterator[tuple[int, int, Tensor]]:
+        """Number, group and vector of the parameters that have both a basis and a vector."""
+        for i, (group, vector) in enumerate(zip(self._subspace.groups or (), vectors, strict=True)):
+            if vector is not None and self._subspace.basis[i] is not None:
+                yield i, group, vector
+
+    def _rows(self, vectors: Gradients) -> Iterator[Tensor]:
+        """Pieces of the basis of these parameters, in order."""
+        used = [
+            basis[:, offset : offset + vector.numel()]
+            for basis, vector, offset in zip(self._subspace.basis, vectors, self._engine.weight_offsets, strict=True)
+            if basis is not None and vector is not None
+        ]
+        return row_pieces(used, self._device(vectors))
+
+    def _device(self, vectors: Gradients) -> torch.device:
+        return next((v.device for v in vectors if v is not None), self._engine.device)
