@@ -13,6 +13,7 @@ from ..checkpoint import holds_optimizer, is_whole, last_whole
 from ..engines import UNSUITABLE_OPTIMIZERS
 from ..errors import OGPSAError
 from .compat import llamafactory_version
+from .optimizers import check_step
 
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,6 @@ _REFUSED_SWITCHES = [
     ("training", "fp8", "FP8"),
     ("training", "parallelism_config", "tensor, context or sequence parallelism"),
 ]
-# Arguments of LLaMA-Factory that put another optimizer in the place of `optim`.
-_REPLACING_OPTIMIZERS = ("use_galore", "use_apollo", "use_adam_mini", "use_muon")
-_READABLE_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "sgd")
 _STEPPING_IN_BACKWARD = ("lomo", "layerwise")
 
 # Keys of DeepSpeed's configuration that put gradients where no engine looks, and what they are.
@@ -93,40 +91,6 @@ def _deepspeed_settings(training_args: Any) -> Any:
     """DeepSpeed's configuration: of the ``deepspeed`` argument, or what `accelerate launch` was given; or None."""
     plugin = training_args.deepspeed_plugin
     return None if plugin is None else plugin.hf_ds_config
-
-
-def check_step(optimizer: str, settings: Any, finetuning_args: Any) -> None:
-    """Refuse optimizers and engines whose steps cannot be projected as ``ogpsa_project`` asks.
-
-    Args:
-        optimizer: LLaMA-Factory's ``optim``.
-        settings: DeepSpeed's configuration, or None.
-        finetuning_args: LLaMA-Factory's fine-tuning arguments.
-
-    Raises:
-        OGPSAError: naming the optimizer or the key.
-    """
-    project = finetuning_args.ogpsa_project
-    if settings is not None and settings.get_value("zero_optimization.offload_optimizer.device") == "nvme":
-        raise OGPSAError(
-            f"ogpsa_project: {project} does not work with zero_optimization.offload_optimizer.device: nvme, which puts "
-            "weights away before all are stepped. Use device: cpu, or ogpsa_project: gradient."
-        )
-    if project != "preconditioned":
-        return
-    own = next((name for name in _REPLACING_OPTIMIZERS if getattr(finetuning_args, name, False)), None)
-    configured = None if settings is None else settings.get_value("optimizer.type")
-    if own is not None:
-        name = own
-    elif configured is not None:
-        name = None if configured.lower() in ("adam", "adamw") else f"optimizer.type: {configured}"
-    else:
-        name = None if optimizer in _READABLE_OPTIMIZERS else f"optim: {optimizer}"
-    if name is not None:
-        raise OGPSAError(
-            f"ogpsa_project: preconditioned does not work with {name}: it keeps no second moment per weight that can "
-            "be read. Use optim: adamw_torch, or ogpsa_project: update, which works with any optimizer."
-        )
 
 
 def check_deepspeed(settings: Any) -> None:

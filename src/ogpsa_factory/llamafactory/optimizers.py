@@ -1,0 +1,46 @@
+"""Which optimizers' steps can be projected as ``ogpsa_project`` asks, said before the model loads."""
+
+from typing import Any
+
+from ..errors import OGPSAError
+
+
+# Arguments of LLaMA-Factory that put another optimizer in the place of `optim`.
+_REPLACING = ("use_galore", "use_apollo", "use_adam_mini", "use_muon")
+_READABLE = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "sgd")
+
+
+def check_step(optimizer: str, settings: Any, finetuning_args: Any) -> None:
+    """Refuse what stands in the way of ``ogpsa_project: update`` and ``preconditioned``.
+
+    Args:
+        optimizer: LLaMA-Factory's ``optim``.
+        settings: DeepSpeed's configuration, or None.
+        finetuning_args: LLaMA-Factory's fine-tuning arguments.
+
+    Raises:
+        OGPSAError: naming the optimizer or the key.
+    """
+    project = finetuning_args.ogpsa_project
+    if settings is not None and settings.get_value("zero_optimization.offload_optimizer.device") == "nvme":
+        raise OGPSAError(
+            f"ogpsa_project: {project} does not work with zero_optimization.offload_optimizer.device: nvme, which "
+            "puts weights away before all are stepped. Use device: cpu, or ogpsa_project: gradient."
+        )
+    name = _unreadable(optimizer, settings, finetuning_args) if project == "preconditioned" else None
+    if name is not None:
+        raise OGPSAError(
+            f"ogpsa_project: preconditioned does not work with {name}: it keeps no second moment per weight that can "
+            "be read. Use optim: adamw_torch, or ogpsa_project: update, which works with any optimizer."
+        )
+
+
+def _unreadable(optimizer: str, settings: Any, finetuning_args: Any) -> str | None:
+    """The setting that asks for an optimizer other than AdamW or SGD, None if there is none."""
+    replaced = next((name for name in _REPLACING if getattr(finetuning_args, name, False)), None)
+    if replaced is not None:
+        return replaced
+    configured = None if settings is None else settings.get_value("optimizer.type")
+    if configured is not None:
+        return None if configured.lower() in ("adam", "adamw") else f"optimizer.type: {configured}"
+    return None if optimizer in _READABLE else f"optim: {optimizer}"
