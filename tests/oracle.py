@@ -104,6 +104,45 @@ def blocks(model: nn.Module, granularity: str) -> list[list[int]]:
     return list(layers.values())
 
 
+def in_blocks(
+    groups: list[list[int]], vectors: list[Tensor], references: list[list[Tensor]], scales: list[Tensor] | None = None
+) -> list[Tensor]:
+    """Project each block; with ``scales``, D^-1/2, in coordinates in which the metric is the identity."""
+    results = list(vectors)
+    for block in groups:
+
+        def flat(tensors: list[Tensor], block: list[int] = block) -> Tensor:
+            return torch.cat([tensors[i].flatten() for i in block])
+
+        directions = [flat(reference) for reference in references]
+        if scales is None:
+            projected = project(flat(vectors), directions)
+        else:
+            scale = flat(scales)
+            projected = scale * project(flat(vectors) / scale, [scale * direction for direction in directions])
+        pieces = projected.split([vectors[i].numel() for i in block])
+        for i, piece in zip(block, pieces, strict=True):
+            results[i] = piece.view_as(vectors[i])
+    return results
+
+
+def inverse_root(optimizer: torch.optim.Optimizer, parameter: Tensor, what: str) -> Tensor:
+    """D^-1/2 with D = sqrt(v) / sqrt(1 - beta2^t) + eps + root of the mean of v / (1 - beta2^t)."""
+    if what == "update":
+        return torch.ones_like(parameter, dtype=torch.float64)
+    state, group = optimizer.state[parameter], optimizer.param_groups[0]
+    second = state["exp_avg_sq"].double() / (1 - group["betas"][1] ** float(state["step"]))
+    return (second.sqrt() + group["eps"] + second.mean().sqrt()).rsqrt()
+
+
+def decay_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, norms and biases do not, as transformers has it."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    still = [p for name, p in named if "norm" in name or name.endswith("bias")]
+    rest = [p for name, p in named if not ("norm" in name or name.endswith("bias"))]
+    return [{"params": rest, "weight_decay": decay}, {"params": still, "weight_decay": 0.0}]
+
+
 def base_model(root: Path) -> nn.Module:
     return Qwen2ForCausalLM.from_pretrained(root / "model", attn_implementation="eager").float().train()
 
@@ -123,15 +162,17 @@ def train(
     dataset: str = "safety",
     references: tuple[str, ...] = ("ref_a", "ref_b"),
     model: nn.Module | None = None,
+    what: str = "gradient",
+    decay: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Train on the toy data in file order and return the weights that were trained."""
+    """Train on the toy data in file order and return the weights that were trained; ``what`` is projected."""
     model = base_model(root) if model is None else model
     start = copy.deepcopy(model)
     rows, sets = read(root, dataset), [read(root, name) for name in references]
     parameters = trainable(model)
     step_taker = {
         "sgd": lambda: torch.optim.SGD(parameters, lr=lr),
-        "adamw_torch": lambda: torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0),
+        "adamw_torch": lambda: torch.optim.AdamW(decay_groups(model, decay), lr=lr),
     }[optimizer]()
 
     def collect() -> list[list[Tensor]]:
@@ -146,14 +187,19 @@ def train(
         unseen = [not any(each[i].any() for each in collected) for i in range(len(parameters))]
         if any(g.any() for g, blank in zip(gradients, unseen, strict=True) if blank):
             collected = collect()  # what could not be seen before moves now (LoRA's A, after B = 0)
-        for block in blocks(model, granularity):
-            whole = torch.cat([gradients[i].flatten() for i in block])
-            result = project(whole, [torch.cat([reference[i].flatten() for i in block]) for reference in collected])
-            pieces = result.split([parameters[i].numel() for i in block])
-            for i, piece in zip(block, pieces, strict=True):
-                parameters[i].grad = piece.view_as(parameters[i]).clone()
+        if what == "gradient":
+            gradients = in_blocks(blocks(model, granularity), gradients, collected)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
         torch.nn.utils.clip_grad_norm_(parameters, clip)
+        before = [p.detach().clone().double() for p in parameters]
         step_taker.step()
+        if what != "gradient":
+            taken = [p.detach().double() - old for p, old in zip(parameters, before, strict=True)]
+            scales = [inverse_root(step_taker, p, what) for p in parameters]
+            taken = in_blocks(blocks(model, granularity), taken, collected, scales)
+            for parameter, old, step in zip(parameters, before, taken, strict=True):
+                parameter.data.copy_(old + step)
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 

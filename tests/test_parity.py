@@ -87,6 +87,17 @@ def test_one_process(toy, run, granularity, optimizer):
     assert relative_error(toy, expected_weights(toy, granularity, optimizer)) <= LIMIT[optimizer]
 
 
+@pytest.mark.parametrize("granularity", ["parameter", "layer", "global"])
+@pytest.mark.parametrize("what", ["update", "preconditioned"])
+def test_the_realised_step(toy, run, granularity, what):
+    """Behind clipping, momentum, AdamW's scaling and weight decay."""
+    run(config(toy, granularity, "adamw_torch", ogpsa_project=what, weight_decay=0.5))
+    expected = expected_weights(toy, granularity, "adamw_torch", what=what, decay=0.5)
+    assert relative_error(toy, expected) <= 1e-5
+    for other in ({"what": what}, {"what": "gradient", "decay": 0.5}):  # without decay; not the step
+        assert relative_error(toy, expected_weights(toy, granularity, "adamw_torch", **other)) > 1e-3
+
+
 @pytest.mark.parametrize("optimizer", LIMIT)
 @pytest.mark.parametrize("changes", PREFERENCES.values(), ids=PREFERENCES.keys())
 def test_preferences(toy, run, optimizer, changes):

@@ -85,6 +85,15 @@ class OGPSAArguments:
             )
         },
     )
+    ogpsa_metric_damping: float = field(
+        default=1.0,
+        metadata={
+            "help": (
+                "With ogpsa_project: preconditioned, share of the root mean square of AdamW's second moment in a "
+                "tensor that is added to its epsilon: 0 is AdamW's own metric, a large number makes it update's."
+            )
+        },
+    )
     ogpsa_project_momentum: Literal["never", "refresh", "step"] = field(
         default="never",
         metadata={

@@ -3,6 +3,10 @@
 AdamW steps by ``-lr * m / (sqrt(v) + eps)``, which is steepest descent along ``m`` if lengths are measured by
 ``||d||_D^2 = sum_i D_ii d_i^2`` with ``D = (sqrt(v) + eps) / lr``. Plain SGD's metric is the identity. Only ratios of
 D matter for a projection.
+
+As it stands, that D makes weights which training has hardly a gradient for almost free to move: with an ``eps`` of
+1e-8, most of a projection goes there, in moves of up to a hundred times the learning rate. So ``eps`` has a companion,
+a share of the root mean square of ``sqrt(v)`` in the weight's tensor (``ogpsa_metric_damping``).
 """
 
 from typing import Any
@@ -13,6 +17,7 @@ from torch import Tensor
 from .engines.base import Engine
 from .errors import OGPSAError
 from .linalg import Scale
+from .storage import PIECE
 
 
 # Classes of optimizers with Adam's second moment, one number per weight, in the state `exp_avg_sq`.
@@ -40,48 +45,54 @@ def check_preconditioned(optimizer: Any) -> None:
     )
 
 
-def inverse_metric(engine: Engine) -> list[Scale | None]:
+def inverse_metric(engine: Engine, damping: float) -> list[Scale | None]:
     """Diagonal of D^-1 for every piece of weights that this rank steps, up to a factor that all have in common.
 
     Args:
         engine: with an optimizer that :func:`check_preconditioned` has let pass and that has stepped.
+        damping: share of the root mean square of ``sqrt(v)`` in each tensor that is added to ``eps``.
 
     Returns:
-        Per parameter a function that gives elements of it, float32; None where D is the identity. A weight whose
-        second moment is zero was never given a step, and its element is zero too: the step that is missing elsewhere
-        must not be made up for there.
+        Per parameter a function that gives elements of it, float32; None where D is the identity. Where a tensor was
+        never given a step, its elements are zero: a step that is missing elsewhere must not be made up for there.
     """
-    seconds, groups = engine.optimizer_tensors(SECOND_MOMENT), engine.parameter_groups()
-    slots = engine.slots()
+    slots, groups = engine.slots(), engine.parameter_groups()
     largest = max((float(group["lr"]) for group in engine.optimizer.param_groups), default=0.0)
+    rates = [float(group.get("lr", 0.0)) / largest if largest else 1.0 for group in groups]
     if type(engine.optimizer) is torch.optim.SGD:
-        return [
-            _constant(float(group["lr"]) / largest, slot.owner.device) if slot is not None and largest else None
-            for slot, group in zip(slots, groups, strict=True)
-        ]
+        return [s and _constant(rate, s.owner.device) for s, rate in zip(slots, rates, strict=True)]
+    seconds = engine.optimizer_tensors(SECOND_MOMENT)
     states = [{} if slot is None else engine.optimizer.state.get(slot.owner, {}) for slot in slots]
     steps = _numbers([{**group, **state}.get("step", 0) for group, state in zip(groups, states, strict=True)])
+    floors = (damping * _mean_squares(engine, seconds).sqrt()).tolist()
     scales: list[Scale | None] = []
-    for slot, second, group, step in zip(slots, seconds, groups, steps, strict=True):
+    for slot, second, group, step, rate, floor in zip(slots, seconds, groups, steps, rates, floors, strict=True):
         if second is None:
-            scales.append(None if slot is None else _constant(0.0, slot.owner.device))
+            scales.append(slot and _constant(0.0, slot.owner.device))
             continue
         corrected = group.get("bias_correction", True) and step > 0
         correction = (1 - float(group["betas"][1]) ** step) ** 0.5 if corrected else 1.0
-        rate = float(group["lr"]) / largest if largest else 1.0
-        scales.append(_adam(second, rate * correction, float(group["eps"]) * correction))
+        scales.append(_adam(second, rate * correction, float(group["eps"]) * correction + floor))
     return scales
+
+
+def _mean_squares(engine: Engine, seconds: list[Tensor | None]) -> Tensor:
+    """Mean of v over each whole tensor, float64, on the host."""
+    device = next((second.device for second in seconds if second is not None), engine.device)
+    sums = torch.zeros(len(seconds), 2, dtype=torch.float64, device=device)
+    for own, second in zip(sums, seconds, strict=True):
+        if second is not None:
+            for part in second.reshape(-1).split(PIECE):
+                own[0] += part.sum()
+            own[1] += second.numel()
+    sums = engine.reduce_weights(sums).cpu()
+    return sums[:, 0] / sums[:, 1].clamp_min(1)
 
 
 def _adam(second: Tensor, factor: float, epsilon: float) -> Scale:
     """``lr / (sqrt(v / correction^2) + eps)``, with both sides of the fraction times the correction."""
     flat = second.reshape(-1)
-
-    def scale(start: int, end: int) -> Tensor:
-        root = flat[start:end].float().sqrt()
-        return torch.where(root > 0, factor / (root + epsilon), 0.0)
-
-    return scale
+    return lambda start, end: factor / (flat[start:end].float().sqrt() + epsilon)
 
 
 def _constant(value: float, device: torch.device) -> Scale:

@@ -57,6 +57,7 @@ class StepProjection:
         self.projects = arguments.ogpsa_project != "gradient" and not arguments.ogpsa_monitor_only
         self.anchors: dict[str, Tensor] = {}
         self._preconditioned = arguments.ogpsa_project == "preconditioned"
+        self._damping = arguments.ogpsa_metric_damping
         self._momentum = arguments.ogpsa_project_momentum if self.projects else "never"
         self._engine = engine
         self._subspace = subspace
@@ -175,7 +176,9 @@ class StepProjection:
         return bool(self._engine.sum_over_ranks(here) > 0)
 
     def _scales(self) -> Scales:
-        return inverse_metric(self._engine) if self._preconditioned else [None] * len(self._engine.names)
+        if not self._preconditioned:
+            return [None] * len(self._engine.names)
+        return inverse_metric(self._engine, self._damping)
 
     def _metric_roots(self, scales: Scales) -> tuple[Tensor, Tensor]:
         """``whiten`` of ``U^T D^-1 U``; for ``update`` near the identity, it corrects the rounding of the basis."""

@@ -53,7 +53,7 @@ def validate(arguments: OGPSAArguments, stage: str) -> None:
 
     for name in _INTEGERS:
         _convert(arguments, name, int)
-    for name in ("ogpsa_energy", "ogpsa_tolerance", "ogpsa_aligned_scale"):
+    for name in ("ogpsa_energy", "ogpsa_tolerance", "ogpsa_aligned_scale", "ogpsa_metric_damping"):
         _convert(arguments, name, float)
     if arguments.ogpsa_refresh_steps is None:
         arguments.ogpsa_refresh_steps = DEFAULT_REFRESH_STEPS[stage]
@@ -65,6 +65,7 @@ def validate(arguments: OGPSAArguments, stage: str) -> None:
     _require(arguments, "ogpsa_energy", 0.0 < arguments.ogpsa_energy <= 1.0, "above 0 and at most 1")
     _require(arguments, "ogpsa_tolerance", 0.0 <= arguments.ogpsa_tolerance < 1.0, "at least 0 and below 1")
     _require(arguments, "ogpsa_aligned_scale", arguments.ogpsa_aligned_scale >= 0.0, "at least 0")
+    _require(arguments, "ogpsa_metric_damping", arguments.ogpsa_metric_damping >= 0.0, "at least 0")
     for argument in fields(arguments):
         if argument.name.startswith("ogpsa_") and get_origin(argument.type) is Literal:
             choices, value = get_args(argument.type), getattr(arguments, argument.name)

@@ -24,7 +24,7 @@ _KEYS = (
     *("processor", "bases", "points"),
 )
 _KEPT = ("weights", "measures", "seconds")
-_MEANS = ("ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/reference_loss/")  # by reference set
+_MEANS = ("ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/leak/", "ogpsa/reference_loss/")  # by reference set
 
 
 def record_path(output: Path, grid: Grid) -> Path:

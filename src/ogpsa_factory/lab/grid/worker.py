@@ -23,7 +23,7 @@ RESULT = "result.json"  # in the folder of every finished model
 _MODEL, _DATA = "model", "data"
 _ADAPTER = "adapter_config.json"
 _FIGURES = ("loss", "ogpsa/removed_ratio")
-_BY_SET = ("ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/reference_loss/")
+_BY_SET = ("ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/leak/", "ogpsa/reference_loss/")
 
 
 def begin(log: Path, parent: int) -> None:
