@@ -164,6 +164,8 @@ class Run:
         accumulation: passes per optimizer step.
         model: folder of the model.
         frozen: start of the names of parameters that are not trained.
+        what: is projected: the gradient or the step.
+        decay: weight decay of matrices, with AdamW.
         hold_back: passes that leave gradients unreduced; the first one, as trainers do.
     """
 
@@ -178,6 +180,8 @@ class Run:
     frozen: str | None = None
     hold_back: tuple[int, ...] = (0,)
     steps: int = STEPS
+    what: str = "gradient"
+    decay: float = 0.0
 
 
 @functools.cache
@@ -211,7 +215,7 @@ def mean_loss_of(model):
     return mean_loss
 
 
-def controller_of(root, run, wrapped):
+def controller_of(root, run, wrapped, optimizer=None):
     names = ",".join(run.references) or "none"
     arguments = OGPSAArguments(
         use_ogpsa=True,
@@ -219,12 +223,14 @@ def controller_of(root, run, wrapped):
         ogpsa_granularity=run.granularity,
         ogpsa_refresh_steps=1 if run.monitor else 2,
         ogpsa_monitor_only=run.monitor,
+        ogpsa_project=run.what,
     )
     arguments.validate_ogpsa("sft")
     references = [make_reference_set(name, rows_of(root, name), 1) for name in run.references]
     mean_loss = mean_loss_of(wrapped.model)
     progress = contextlib.nullcontext(lambda rows: None)
-    return Controller(arguments, wrapped.engine, references, mean_loss, 3, lambda figures: None, lambda rows: progress)
+    log, bar = lambda figures: None, lambda rows: progress
+    return Controller(arguments, wrapped.engine, references, mean_loss, 3, log, bar, optimizer)
 
 
 def tokens(rows):
@@ -235,9 +241,13 @@ def train(root, run):
     """Train on the rows in file order and return the weights, whole."""
     wrapped = KINDS[run.kind](load(root, run))
     rank, world = wrapped.engine.rank, wrapped.engine.world_size
-    controller = controller_of(root, run, wrapped)
-    make = {"sgd": torch.optim.SGD, "adamw_torch": lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.0)}
-    optimizer = make[run.optimizer](wrapped.model.parameters(), lr=LEARNING_RATE[run.optimizer])
+    if run.optimizer == "sgd":
+        optimizer = torch.optim.SGD(wrapped.model.parameters(), lr=LEARNING_RATE["sgd"])
+    elif run.decay:  # by name, so without FSDP1's flat parameters
+        optimizer = torch.optim.AdamW(oracle.decay_groups(wrapped.model, run.decay), lr=LEARNING_RATE["adamw_torch"])
+    else:
+        optimizer = torch.optim.AdamW(wrapped.model.parameters(), lr=LEARNING_RATE["adamw_torch"], weight_decay=0.0)
+    controller = controller_of(root, run, wrapped, optimizer)
     mean_loss, rows = mean_loss_of(wrapped.model), rows_of(root, "safety")
     count = 4 * run.accumulation  # rows per step, also in one process
     size = ROWS_PER_PASS * 2 // world
@@ -266,9 +276,13 @@ def train(root, run):
     if wrapped.scaler.is_enabled():  # training has overflowed, and so have the references, if there are any
         assert wrapped.scaler.get_scale() < SCALE["init_scale"], run
         assert (wrapped.engine.scale_limit < SCALE["init_scale"]) == bool(run.references), run
-    left = [abs(value) for name, value in controller.metrics().items() if name.startswith("ogpsa/cos_after/")]
-    assert len(left) == (0 if run.monitor else len(run.references)), run
+    figures = controller.metrics()
+    left = [abs(value) for name, value in figures.items() if name.startswith("ogpsa/cos_after/")]
+    assert len(left) == (0 if run.monitor or run.what != "gradient" else len(run.references)), run
     assert max(left, default=0) < (1e-6 if wrapped.engine.gradient_dtype == torch.float32 else 1e-3), run
+    leaks = [abs(value) for name, value in figures.items() if name.startswith("ogpsa/leak/")]
+    assert len(leaks) == len(run.references), run
+    assert run.what == "gradient" or max(leaks) <= 1e-5, run
     return wrapped.weights()
 
 

@@ -93,10 +93,27 @@ PARITY = {
         "ogpsa_reference_dataset": "ref_a,ref_single",
         "ogpsa_granularity": "layer",
     },
+    "update": {
+        "optim": "adamw_torch",
+        "gradient_accumulation_steps": 2,
+        "ogpsa_reference_dataset": "ref_a,ref_b",
+        "ogpsa_granularity": "global",
+        "ogpsa_project": "update",
+        "weight_decay": 0.5,
+    },
+    "preconditioned": {
+        "optim": "adamw_torch",
+        "gradient_accumulation_steps": 1,
+        "ogpsa_reference_dataset": "ref_a,ref_single",
+        "ogpsa_project": "preconditioned",
+        "weight_decay": 0.5,
+    },
 }
+STEPPED = ("update", "preconditioned")
 FULL = [engine for engine in ENGINES if engine != "zero2 round robin"]  # whose only difference is where gradients lie
 CASES = [(engine, "sgd") for engine in ENGINES] + [(engine, "adamw") for engine in FULL]
 CASES += [("zero2", "layer"), ("zero3", "layer")]
+CASES += [(engine, what) for engine in FULL for what in STEPPED]
 SET_ASIDE = ["zero1 offload", "zero2", "zero3", "zero3 offload"]
 
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all", "lora_dropout": 0.1}
@@ -174,7 +191,8 @@ def trained(toy) -> Toy:
         for kind, changes in WATCHED.items():
             runs += plain_and_watched(toy, name_of(engine, kind), deepspeed=settings, **changes)
     for engine in FULL:
-        runs += whole_and_resumed(toy, name_of(engine, "full"), 3, deepspeed=ENGINES[engine])
+        step = {"ogpsa_project": "update", "ogpsa_mode": "conflict"}
+        runs += whole_and_resumed(toy, name_of(engine, "full"), 3, deepspeed=ENGINES[engine], **step)
     for engine in SET_ASIDE:
         plain, watch = plain_and_watched(toy, name_of(engine, "lora"), deepspeed=ENGINES[engine], **LORA)
         runs += [plain, {**watch, "ogpsa_refresh_steps": LORA_REFRESH}]
@@ -191,7 +209,9 @@ def trained_bfloat16(toy) -> Toy:
     for engine, settings in BFLOAT16.items():
         name = name_of("bf16", engine)
         runs += plain_and_watched(toy, name, deepspeed=settings, bf16=True)
-        runs.append(toy.ogpsa(f"{name}-projected", **with_dropout(toy, deepspeed=settings, bf16=True)))
+        shared = with_dropout(toy, deepspeed=settings, bf16=True)
+        runs.append(toy.ogpsa(f"{name}-projected", **shared))
+        runs.append(toy.ogpsa(f"{name}-stepped", ogpsa_project="update", ogpsa_subspace_dtype="float32", **shared))
     torchrun(toy, runs, timeout=600)
     return toy
 
@@ -205,6 +225,7 @@ def trained_float16(toy) -> Toy:
         shared = {"deepspeed": settings, "fp16": True, "max_steps": 12}
         runs += plain_and_watched(toy, name, **shared)
         runs += whole_and_resumed(toy, f"{name}-projected", 6, **shared)
+        runs.append(toy.ogpsa(f"{name}-stepped", ogpsa_project="update", **with_dropout(toy, **shared)))
     torchrun(toy, runs, timeout=600, worker="fp16_worker.py")
     return toy
 
@@ -229,6 +250,8 @@ def expected(toy):
             clip=0.5,
             lr=LEARNING_RATE[changes["optim"]],
             references=tuple(changes["ogpsa_reference_dataset"].split(",")),
+            what=changes.get("ogpsa_project", "gradient"),
+            decay=changes.get("weight_decay", 0.0),
         )
     return weights
 
@@ -238,6 +261,18 @@ def test_equals_one_process(trained, expected, engine, case):
     weights, start = trained.weights(name_of(engine, case)), trained.weights("model")
     error = oracle.distance(weights, expected[case]) / oracle.distance(start, expected[case])
     assert error <= LIMIT[PARITY[case]["optim"]]
+
+
+@pytest.mark.parametrize("what", STEPPED)
+@pytest.mark.parametrize("engine", FULL)
+def test_no_step_leaks(trained, engine, what):
+    assert largest_leak(trained, name_of(engine, what)) <= 1e-5
+    assert largest_leak(trained, name_of(engine, "adamw")) > 1e-3
+
+
+def largest_leak(toy, name):
+    leaks = [abs(leak) for key in ("ref_a", "ref_b", "ref_single") for leak in logged(toy, f"ogpsa/leak/{key}", name)]
+    return max(leaks)
 
 
 def test_the_comparison_can_fail(trained, expected):
@@ -298,6 +333,9 @@ def projects_in(trained, name):
 @pytest.mark.parametrize("engine", BFLOAT16)
 def test_bfloat16(trained_bfloat16, engine):
     assert min(projects_in(trained_bfloat16, name_of("bf16", engine))) > 0.1
+    # Of the float32 weights; the worker has compared them with the model's, which are rounded.
+    assert largest_leak(trained_bfloat16, name_of("bf16", engine, "stepped")) <= 1e-5
+    assert largest_leak(trained_bfloat16, name_of("bf16", engine, "projected")) > 1e-3
 
 
 @pytest.mark.parametrize("engine", FLOAT16)
@@ -308,6 +346,8 @@ def test_float16(trained_float16, engine):
     assert (removed[0] == 0) == (engine != "zero0")  # whose optimizer begins with a smaller scale, whatever is asked
     assert sum(ratio > 0.05 for ratio in removed) >= 6
     assert same(trained_float16, f"{name}-projected", f"{name}-projected-resumed")
+    assert largest_leak(trained_float16, f"{name}-stepped") <= 1e-5
+    assert len(logged(trained_float16, "ogpsa/leak/ref_a", f"{name}-stepped")) >= 6  # of the steps that were taken
 
 
 def test_another_engine_computes_the_subspace_anew(trained, run, messages):

@@ -34,6 +34,22 @@ CASES = (
 )  # fmt: skip
 
 
+STEPPED = (
+    [
+        Run(kind, granularity, "adamw_torch", 2, what=what, decay=0.0 if "flat" in kind else 0.5)
+        for kind in MAIN
+        for granularity, what in (
+            ("parameter", "update"),
+            ("global", "update"),
+            ("parameter", "preconditioned"),
+            ("layer", "preconditioned"),
+        )
+    ]
+    + [Run(kind, optimizer="adamw_torch", what="preconditioned") for kind in EXACT if kind not in MAIN]
+    + [Run(kind, "global", "adamw_torch", model=model, what="update") for kind in MAIN for model in ("tied", "odd")]
+)
+
+
 @pytest.fixture
 def root(toy):
     save_toy_model(toy.root / "tied", tie_word_embeddings=True)
@@ -68,6 +84,8 @@ def trained_by_the_oracle(root, run):
         clip=fsdp_worker.CLIP,
         lr=LEARNING_RATE[run.optimizer],
         model=model,
+        what=run.what,
+        decay=run.decay,
     )
     return before, after
 
@@ -85,11 +103,20 @@ def test_weights_are_the_oracles(root, trained):
 
 
 @pytest.mark.slow
+def test_realised_steps_are_the_oracles(root, trained):
+    """Behind clipping, momentum, AdamW's scaling and decay; no worker has found a leak."""
+    for run, weights in zip(STEPPED, trained(STEPPED), strict=True):
+        assert error(root, run, weights) <= 1e-4, run
+        assert error(root, run, weights, what="gradient") > 1e-3, run
+
+
+@pytest.mark.slow
 def test_two_copies_of_two_shards(root, trained):
     """Each shard counts once, though two ranks hold it."""
     runs = [Run(kind, granularity) for kind in GRIDS for granularity in ("parameter", "global")]
+    runs += [Run(kind, "global", what="update") for kind in GRIDS]
     for run, weights in zip(runs, trained(runs, ranks=4), strict=True):
-        assert error(root, run, weights) <= LIMIT["sgd"], run
+        assert error(root, run, weights) <= (LIMIT["sgd"] if run.what == "gradient" else 1e-5), run
 
 
 @pytest.mark.slow
@@ -122,7 +149,8 @@ def test_collecting_leaves_training_bit_identical(trained):
 def test_16_bits_project(root, trained):
     """No cosine is left, as every rank asserts. In float16 the first steps overflow, and references do."""
     runs = [Run(kind, references=references, steps=8) for kind in NARROW for references in ((), ("ref_a", "ref_b"))]
-    weights = trained(runs)
+    stepped = [Run(kind, what="update", steps=8) for kind in NARROW if "narrow" not in kind]
+    weights = trained(runs + stepped)[: len(runs)]  # of the stepped ones, too, every rank asserts it
     for run, plain, projected in zip(runs[::2], weights[::2], weights[1::2], strict=True):
         travelled = oracle.distance(dict(fsdp_worker.load(root, run).named_parameters()), plain)
         assert travelled > 0 and 1e-3 < oracle.distance(plain, projected) / travelled < 1, run

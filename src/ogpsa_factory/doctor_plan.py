@@ -38,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--world-size", type=int, metavar="N", help="number of GPUs (8)")
     options.add_argument("--references", type=int, metavar="M", help="number of reference sets (2)")
     options.add_argument("--rank", type=int, metavar="R", help="directions per reference set (1)")
+    options.add_argument("--project", choices=("gradient", "update", "preconditioned"), help="see ogpsa_project")
     options.add_argument("--subspace-dtype", choices=("auto", "float32", "bfloat16"), help="see ogpsa_subspace_dtype")
     options.add_argument("--offload", action="store_true", default=None, help="see ogpsa_offload")
     options.add_argument("--lora-rank", type=int, metavar="R", help="train LoRA adapters of this rank")
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_OPTIONS = ("world_size references rank subspace_dtype offload lora_rank lora_target engine memory").split()
+_OPTIONS = ("world_size references rank project subspace_dtype offload lora_rank lora_target engine memory").split()
 
 
 def asked(args: argparse.Namespace) -> bool:
@@ -97,7 +98,7 @@ def asked(args: argparse.Namespace) -> bool:
 
 def _override(settings: Settings, args: argparse.Namespace) -> Settings:
     """Let options of the command line take precedence over a file's."""
-    for name in ("references", "rank", "subspace_dtype", "offload"):
+    for name in ("references", "rank", "project", "subspace_dtype", "offload"):
         if getattr(args, name) is not None:
             setattr(settings, name, getattr(args, name))
     if args.lora_rank is not None or args.lora_target is not None:
@@ -166,9 +167,10 @@ def _print_table(
         f"{settings.precision} precision), on {ranks} rank{'s' if ranks > 1 else ''}; subspace of k = {directions} "
         f"(reference sets: {settings.references}, rank: {settings.rank})."
     )
-    numbers = [Column(name, justify="right") for name in ("training", "OGPSA", "refresh", "sent")]
+    numbers = [Column(name, justify="right") for name in ("training", "OGPSA", "refresh", "logged", "sent")]
     fits = [] if memory is None else [f"fits in {memory:g}"]
-    table = Table(Column("engine", no_wrap=True), "basis", *numbers, *fits, box=box.SIMPLE)
+    columns: list[Column | str] = [Column("engine", no_wrap=True), "basis", *numbers, *fits]
+    table = Table(*columns, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for each in predictions:
         mark = " ←" if each.engine == settings.engine else ""
         row = [
@@ -177,6 +179,7 @@ def _print_table(
             _pair(each.device.training, each.host.training),
             _pair(each.device.steady, each.host.steady),
             _pair(each.device.refresh, each.host.refresh),
+            _pair(each.device.copy, each.host.copy),
             f"{each.traffic:,}",
         ]
         verdict = [] if memory is None else ["yes" if each.device.peak <= memory * 1e9 else "no"]
@@ -184,7 +187,8 @@ def _print_table(
     console.print(table)
     lines = [
         "In GB (10^9 bytes) per rank, H: in host memory. OGPSA comes on top of training; refresh: its peak, while the "
-        "subspace is refreshed; sent: bytes that the projection sends per optimizer step.",
+        "subspace is refreshed; logged: a copy of the weights in the steps that are logged; sent: bytes that the "
+        f"projection sends per optimizer step (ogpsa_project: {settings.project}).",
         f"←: what the training file asks for ({ENGINES[settings.engine].label})." if settings.engine else "",
         *parameters.remarks,
         *settings.remarks,

@@ -8,6 +8,7 @@ from typing import Literal
 
 
 Precision = Literal["mixed", "pure", "float32"]
+Project = Literal["gradient", "update", "preconditioned"]
 Kind = Literal["weights", "gradients", "optimizer"]
 
 # How tensors are divided between ranks. flat: all of them end to end, in equal parts; tensor: each one flattened;
@@ -47,6 +48,11 @@ class EngineFacts:
     def projected(self) -> Holding:
         """The gradients that are projected."""
         return [each for each in self.holdings if each.kind == "gradients"][-1]
+
+    @property
+    def stepped(self) -> Holding:
+        """The optimizer's state, beside which the weights are that it steps."""
+        return next(each for each in self.holdings if each.kind == "optimizer")
 
 
 def _sharded(cut: Cut, host: bool = False) -> tuple[Holding, ...]:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from ..errors import OGPSAError
 from ..storage import PIECE
 from ..subspace import MAX_DIRECTIONS
-from .engines import ENGINES, SIZES, Cut, Precision
+from .engines import ENGINES, SIZES, Cut, Precision, Project
 
 
 Shape = Sequence[int]
@@ -33,6 +33,8 @@ class Memory:
         buffers: pieces of an offloaded basis on their way to the device.
         accumulators: during a refresh, the float32 sum of one direction where the engine's gradients cannot be it.
         pieces: during a refresh, temporaries in float64.
+        copy: on logged steps, the weights before the step, by which it is measured; at no other time, and never during
+            a refresh.
     """
 
     weights: int = 0
@@ -43,6 +45,7 @@ class Memory:
     buffers: int = 0
     accumulators: int = 0
     pieces: int = 0
+    copy: int = 0
 
     @property
     def training(self) -> int:
@@ -61,8 +64,8 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Training and OGPSA during a refresh."""
-        return self.training + self.refresh
+        """Training and OGPSA at the fuller of two moments: during a refresh, and in a logged step."""
+        return self.training + max(self.refresh, self.steady + self.copy)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Footprint:
         subspace_dtype: ``float32`` or ``bfloat16``.
         device: the accelerator's memory.
         host: the host's memory, for this rank only.
-        traffic: bytes that the projection adds to an optimizer step's communication; the same again on logged steps.
+        traffic: bytes that the projection adds to an optimizer step's communication; on logged steps, about as many
+            again are sent for the figures.
     """
 
     engine: str
@@ -99,6 +103,7 @@ def predict(
     wide_gradients: bool = False,
     subspace_dtype: str = "auto",
     offload: bool = False,
+    project: Project = "gradient",
 ) -> Footprint:
     """Predict the memory that one rank needs.
 
@@ -114,6 +119,7 @@ def predict(
         wide_gradients: whether DeepSpeed sums gradients in float32 (``data_types.grad_accum_dtype: fp32``).
         subspace_dtype: ``ogpsa_subspace_dtype``.
         offload: ``ogpsa_offload``.
+        project: ``ogpsa_project``.
 
     Returns:
         The prediction.
@@ -149,9 +155,22 @@ def predict(
         device.buffers = 2 * width * PIECE
     if not facts.accumulates or gradient_bytes < 4:
         (host if projected.host else device).accumulators = 4 * elements
-    shared = facts.cut != "whole" and world_size > 1
+    stepped = facts.stepped
+    masters = 4 if facts.family.startswith("zero") else trained_size  # DeepSpeed's optimizer steps float32
+    (host if stepped.host else device).copy = masters * sum(_pieces(trained, stepped.cut, world_size, units))
     groups = len(trained) if groups is None else groups
-    return Footprint(engine, elements, dtype, device, host, 8 * groups * (directions + 1) if shared else 0)
+    shared = (facts.cut if project == "gradient" else stepped.cut) != "whole" and world_size > 1
+    traffic = _numbers_sent(project, groups, directions, len(trained)) * 8 if shared else 0
+    return Footprint(engine, elements, dtype, device, host, traffic)
+
+
+def _numbers_sent(project: Project, groups: int, directions: int, tensors: int) -> int:
+    """How many numbers ranks sum in one step."""
+    if project == "gradient":  # inner products, and the norm
+        return groups * (directions + 1)
+    if project == "update":
+        return groups * directions
+    return groups * directions * (directions + 1) + 2 * tensors  # and Gram matrices, and means of the second moment
 
 
 def check(engine: str, world_size: int, directions: int) -> None:

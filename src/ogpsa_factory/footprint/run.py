@@ -37,4 +37,5 @@ def predict_run(settings: Settings, parameters: Parameters, engine: str, ranks: 
         wide_gradients=settings.wide_gradients,
         subspace_dtype=settings.subspace_dtype,
         offload=settings.offload,
+        project=settings.project,
     )

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from ..errors import OGPSAError
 from ..grouping import Granularity
-from .engines import Precision
+from .engines import Precision, Project
 
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -39,6 +39,7 @@ class Settings:
     subspace_dtype: str = "auto"
     offload: bool = False
     granularity: Granularity = "parameter"
+    project: Project = "gradient"
     precision: Precision = "mixed"
     wide_gradients: bool = False
     reference_model: bool = False
@@ -84,8 +85,17 @@ def _from_training_file(given: dict[str, Any]) -> Settings:
 
     own = {name: value for name, value in given.items() if name in OGPSAArguments.__dataclass_fields__}
     ours = OGPSAArguments(**own)
-    if ours.ogpsa_subspace_dtype not in DTYPES or ours.ogpsa_granularity not in get_args(Granularity):
-        raise OGPSAError("ogpsa_subspace_dtype or ogpsa_granularity has no value that training would take.")
+    choices = {
+        "ogpsa_subspace_dtype": DTYPES,
+        "ogpsa_granularity": get_args(Granularity),
+        "ogpsa_project": get_args(Project),
+    }
+    for name, possible in choices.items():
+        if getattr(ours, name) not in possible:
+            raise OGPSAError(
+                f"{name}: {getattr(ours, name)} is no value that training would take; it must be one of "
+                f"{', '.join(possible)}."
+            )
     stage = str(given.get("stage", "sft")).removeprefix("ogpsa_")
     settings = Settings(
         str(given["model_name_or_path"]),
@@ -95,6 +105,7 @@ def _from_training_file(given: dict[str, Any]) -> Settings:
         subspace_dtype=ours.ogpsa_subspace_dtype,
         offload=bool(ours.ogpsa_offload),
         granularity=ours.ogpsa_granularity,
+        project=ours.ogpsa_project,
         precision="pure"
         if given.get("pure_bf16")
         else "mixed"
