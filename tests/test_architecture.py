@@ -19,6 +19,11 @@ MUST_NOT_KNOW = {
     "conflict.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "modes.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "subspace.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
+    **dict.fromkeys(
+        ("step.py", "span.py", "metric.py", "coverage.py"),
+        ENGINES_AND_FRAMEWORKS | {".llamafactory", ".controller", ".reference", ".engines.native", ".engines.select"},
+    ),
+    "validation.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory"},
     "arguments.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory"},
     "checkpoint.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".subspace"},
     "reference.py": ENGINES_AND_FRAMEWORKS | {".controller", ".llamafactory", ".subspace"},
@@ -27,7 +32,7 @@ MUST_NOT_KNOW = {
     "controller.py": ENGINES_AND_FRAMEWORKS | {".llamafactory", ".engines.native"},
     "engines": {"llamafactory", "accelerate", "transformers"}
     | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
-    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg"},
+    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".step", ".span", ".metric"},
     "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},

@@ -1,5 +1,6 @@
 """Every mistake gets a message that names it, before the model loads."""
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from ogpsa_factory import OGPSAError
 from ogpsa_factory.engines.select import select_engine
+from ogpsa_factory.llamafactory.optimizers import check_step
 from ogpsa_factory.llamafactory.preflight import check_deepspeed, warn_of_fsdp, warn_of_nvme
 
 
@@ -82,6 +84,19 @@ MISTAKES = {
     "layer-wise GaLore": ({"use_galore": True, "galore_layerwise": True}, "layer-wise GaLore"),
     "layer-wise APOLLO": ({"use_apollo": True, "apollo_layerwise": True}, "layer-wise APOLLO"),
     "optimizer": ({"optim": "lomo"}, "optim: lomo"),
+    "what is projected": ({"ogpsa_project": "step"}, "ogpsa_project: step .* gradient, update, preconditioned"),
+    "optimizer without a metric": (
+        {"ogpsa_project": "preconditioned", "optim": "adafactor"},
+        "preconditioned does not work with optim: adafactor.* Use optim: adamw_torch, or ogpsa_project: update",
+    ),
+    "moment that is not to be read": (
+        {"ogpsa_project": "update", "ogpsa_project_momentum": "step", "optim": "adafactor"},
+        "ogpsa_project_momentum does not work with optim: adafactor",
+    ),
+    "optimizer in another's place": (
+        {"ogpsa_project": "preconditioned", "use_muon": True},
+        "preconditioned does not work with use_muon",
+    ),
 }
 
 
@@ -109,6 +124,29 @@ DEEPSPEED = {
 def test_deepspeed_configuration(settings, message):
     with pytest.raises(OGPSAError, match=message):
         check_deepspeed(HfDeepSpeedConfig(settings))
+
+
+STEPS = {
+    "NVMe": (
+        {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}},
+        "update",
+        "ogpsa_project: update does not work with .*device: nvme",
+    ),
+    "no metric": ({"optimizer": {"type": "Lion"}}, "preconditioned", "does not work with optimizer.type: Lion"),
+    "a metric": ({"optimizer": {"type": "AdamW"}}, "preconditioned", None),
+    "any optimizer": ({"optimizer": {"type": "Lion"}}, "update", None),
+}
+
+
+@pytest.mark.parametrize("settings,project,message", STEPS.values(), ids=STEPS.keys())
+def test_deepspeed_configuration_where_steps_are_projected(settings, project, message):
+    expectation = pytest.raises(OGPSAError, match=message) if message else contextlib.nullcontext()
+    with expectation:
+        check_step(
+            "adamw_torch",
+            HfDeepSpeedConfig(settings),
+            SimpleNamespace(ogpsa_project=project, ogpsa_project_momentum="never"),
+        )
 
 
 def test_harmless_deepspeed_configuration():

@@ -193,6 +193,26 @@ def test_model_card_of_a_watched_run_claims_no_projection(toy, run):
     assert "the updates are those of plain training" in (toy.root / "out" / "README.md").read_text()
 
 
+def test_a_run_whose_steps_are_projected(toy, run):
+    """With any optimizer; its card says so, and what leaks is drawn."""
+    run(toy.ogpsa(max_steps=3, ogpsa_project="update", optim="adafactor", plot_loss=True))
+    assert "From each step of the optimizer, the part" in (toy.root / "out" / "README.md").read_text()
+    assert max(map(abs, logged(toy, "ogpsa/leak/ref_a"))) <= 1e-5
+    run(toy.ogpsa("watched", max_steps=3, ogpsa_monitor_only=True, optim="adafactor"))
+    assert min(map(abs, logged(toy, "ogpsa/leak/ref_a", "watched"))) > 1e-5
+
+
+@pytest.mark.parametrize("mode", ["orthogonal", "conflict"])
+@pytest.mark.parametrize("what", ["update", "preconditioned"])
+def test_steps_of_adapters_and_of_pairs(toy, run, what, mode):
+    """LoRA's A is covered from the moment it moves; a step is a step, whatever the stage's loss."""
+    own = {"ogpsa_project": what, "ogpsa_mode": mode, "finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}
+    run(toy.dpo(max_steps=4, **own))
+    leaks = logged(toy, "ogpsa/leak/ref_a") + logged(toy, "ogpsa/leak/ref_b")
+    assert len(leaks) == 8 and max(leaks) <= 1e-5
+    assert mode == "conflict" or min(leaks) >= -1e-5
+
+
 def test_choice_of_rows_follows_the_seed(toy, run):
     prints = []
     for seed in (1, 1, 2):

@@ -137,10 +137,20 @@ def test_what_ogpsa_adds(engine: str, elements: int, size: int, summed: bool, on
     assert memory.accumulators == 4 * elements * summed
     assert memory.refresh == 2 * memory.subspace + memory.accumulators + memory.pieces
     assert memory.peak == memory.training + memory.refresh
+    assert memory.copy + other.copy == 4 * (elements if engine != "bf16" else 10)  # whose weights alone are divided
     assert other.steady == other.refresh == 0
     assert found.subspace_dtype == {2: "bfloat16", 4: "float32"}[size]
     assert found.traffic == (0 if engine in ("ddp", "zero0", "bf16") else 2 * 3 * 8)  # groups, k + 1, float64
     assert predict(SHAPES, engine, 1, 2).traffic == 0
+    sent = [predict(SHAPES, engine, 2, 2, project=what).traffic for what in ("update", "preconditioned")]
+    numbers = (2 * 2, 2 * 2 * 3 + 2 * 2)  # groups k; groups k (k + 1), and two for each of the tensors
+    assert sent == [0 if engine in ("ddp", "zero0") else 8 * count for count in numbers]
+
+
+def test_the_copy_of_a_logged_step_counts_where_it_is_more_than_a_refresh() -> None:
+    device = predict([(4096, 4096)], "ddp", 1, 1, subspace_dtype="bfloat16").device
+    assert device.copy > device.refresh - device.steady
+    assert device.peak == device.training + device.steady + device.copy
 
 
 @pytest.mark.parametrize("engine", [name for name, facts in ENGINES.items() if facts.cut != "whole"])
@@ -326,12 +336,14 @@ def test_table(tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_options_go_before_the_file(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = training_file(tmp_path, ogpsa_rank=2, ogpsa_granularity="global")
+    path = training_file(tmp_path, ogpsa_rank=2, ogpsa_granularity="global", ogpsa_project="update")
     result = plan(capsys, path, "--rank", 1, "--lora-rank", 4, "--lora-target", "q_proj,v_proj", "--engine", "fsdp2")
     assert result["directions"] == 2
     assert result["trained"] == 2 * (4 * (8 + 8) + 4 * (8 + 4))
     assert list(result["engines"]) == ["fsdp2"]
-    assert result["engines"]["fsdp2"]["traffic"] == 3 * 8
+    assert result["engines"]["fsdp2"]["traffic"] == 2 * 8
+    result = plan(capsys, path, "--rank", 1, "--project", "preconditioned", "--engine", "fsdp2")
+    assert result["engines"]["fsdp2"]["traffic"] > 2 * 3 * 8
 
 
 @pytest.mark.usefixtures("tiny")

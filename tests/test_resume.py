@@ -39,6 +39,17 @@ def test_resume_between_two_refreshes(stopped, run, messages):
     assert logged(stopped, "ogpsa/removed_ratio", "out") == logged(stopped, "ogpsa/removed_ratio", "whole")
 
 
+@pytest.mark.parametrize("what", ["update", "preconditioned"])
+def test_resume_where_steps_are_projected(toy, run, messages, what):
+    own = {"max_steps": 8, "ogpsa_project": what, "ogpsa_mode": "conflict", "weight_decay": 0.1, **PERIODS}
+    run(toy.ogpsa("whole", **own))
+    shutil.copytree(toy.root / "whole" / "checkpoint-3", toy.root / "out" / "checkpoint-3")
+    run(toy.ogpsa("out", **own))
+    assert same(toy.weights("whole"), toy.weights("out"))
+    assert "computed anew" not in messages()
+    assert logged(toy, "ogpsa/leak/ref_a", "out") == logged(toy, "ogpsa/leak/ref_a", "whole")
+
+
 @pytest.mark.parametrize("pref_loss", ["sigmoid", "simpo"])
 def test_resume_of_dpo(toy, run, messages, pref_loss):
     own = {"pref_loss": pref_loss, "max_steps": 8, "ogpsa_reference_dataset": "pairs_a,ref_b"}

@@ -205,6 +205,21 @@ def test_a_projected_first_moment_points_along_the_constraints():
     assert abs(reference @ moment) <= 1e-6 * reference.norm() * moment.norm() < abs(reference @ kept)
 
 
+@pytest.mark.parametrize("what", ["update", "preconditioned"])
+def test_a_projected_first_moment_of_adamw_steps_along_the_constraints(what):
+    """In AdamW's own scale; words that are not trained on have no second moment, and get no step that explodes."""
+    training = Training(OPTIMIZERS["adamw"], ogpsa_project=what, ogpsa_project_momentum="step").run(1)
+    states = [training.optimizer.state[p] for p in training.parameters]
+    along = [(s["exp_avg"] / (s["exp_avg_sq"].sqrt() + 1e-8 * 0.001**0.5)).double().flatten() for s in states]
+    step = torch.cat(along)
+    fresh = Training(OPTIMIZERS["adamw"])
+    for each in fresh.sets:
+        reference = fresh.gradient(each.rows)
+        assert abs(reference @ step) <= 1e-5 * reference.norm() * step.norm()
+    ratio = 0.1 / 0.001**0.5  # of the moments after one step
+    assert ratio < step.abs().max() <= 2 * ratio
+
+
 @pytest.mark.skipif("schedule-free" not in OPTIMIZERS, reason="schedulefree is not installed")
 def test_what_a_schedule_free_optimizer_evaluates_keeps_the_constraints_too():
     """Its evaluated weights lie between the trained ones and z; with one refresh only they must not move along S."""
@@ -298,6 +313,8 @@ def test_an_optimizer_without_a_second_moment_is_refused_by_name():
         Training(OPTIMIZERS["rmsprop"], ogpsa_project="preconditioned")
     with pytest.raises(OGPSAError, match="update does not work on one process with object"):
         Training(lambda parameters: object(), ogpsa_project="update")
+    with pytest.raises(OGPSAError, match=r"ogpsa_project_momentum: step does not work with .*RMSprop"):
+        Training(OPTIMIZERS["rmsprop"], ogpsa_project="update", ogpsa_project_momentum="step")
 
 
 @pytest.mark.parametrize(

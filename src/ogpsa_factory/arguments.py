@@ -89,8 +89,8 @@ class OGPSAArguments:
         default=1.0,
         metadata={
             "help": (
-                "With ogpsa_project: preconditioned, share of the root mean square of AdamW's second moment in a "
-                "tensor that is added to its epsilon: 0 is AdamW's own metric, a large number makes it update's."
+                "With ogpsa_project: preconditioned, share of a tensor's root mean square of AdamW's denominator that "
+                "is added to its epsilon: 0 is AdamW's own metric, a large number makes it constant in each tensor."
             )
         },
     )
@@ -98,8 +98,8 @@ class OGPSAArguments:
         default="never",
         metadata={
             "help": (
-                "With ogpsa_project: update or preconditioned, when the optimizer's first moment is projected too: "
-                "never, when the subspace is refreshed, or in each step."
+                "With ogpsa_project: update or preconditioned, when the first moment of AdamW or SGD is projected "
+                "too: never, when the subspace is refreshed, or in each step."
             )
         },
     )

@@ -31,6 +31,6 @@ def conflict_coefficients(coordinates: Tensor, inner: Tensor) -> Tensor:
     conflicting = (torch.einsum("grk,gr->gk", coordinates, target) < 0).any(dim=1) & target.isfinite().all(dim=1)
     for group in conflicting.nonzero().flatten().tolist():
         matrix = coordinates[group].numpy()
-        multipliers, _ = nnls(matrix, -target[group].numpy())
+        multipliers, _ = nnls(matrix, -target[group].numpy(), maxiter=100 * matrix.shape[1])
         remove[group] = torch.from_numpy(-(matrix @ multipliers))
     return remove.to(inner.device)

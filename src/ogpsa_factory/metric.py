@@ -1,7 +1,7 @@
 """The metric in which an optimizer's step is steepest: a diagonal matrix D, one number per weight.
 
 AdamW steps by ``-lr * m / (sqrt(v) + eps)``, which is steepest descent along ``m`` if lengths are measured by
-``||d||_D^2 = sum_i D_ii d_i^2`` with ``D = (sqrt(v) + eps) / lr``. Plain SGD's metric is the identity. Only ratios of
+``||d||_D^2 = sum_i D_ii d_i^2`` with ``D = (sqrt(v) + eps) / lr``. Plain SGD's metric is ``1 / lr``. Only ratios of
 D matter for a projection.
 
 As it stands, that D makes weights which training has hardly a gradient for almost free to move: with an ``eps`` of
@@ -22,15 +22,16 @@ from .storage import PIECE
 
 # Classes of optimizers with Adam's second moment, one number per weight, in the state `exp_avg_sq`.
 _ADAM = {"Adam", "AdamW", "FusedAdam", "DeepSpeedCPUAdam"}
-SECOND_MOMENT = "exp_avg_sq"
 FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
 
 
-def check_preconditioned(optimizer: Any) -> None:
+def check_readable(optimizer: Any, setting: str, instead: str) -> None:
     """Refuse optimizers whose metric cannot be read.
 
     Args:
         optimizer: the innermost optimizer of the training loop.
+        setting: what asks for it, e.g. ``ogpsa_project: preconditioned``.
+        instead: a setting that works with any optimizer.
 
     Raises:
         OGPSAError: naming it.
@@ -39,9 +40,8 @@ def check_preconditioned(optimizer: Any) -> None:
     if kind is torch.optim.SGD or (kind.__name__ in _ADAM and not kind.__module__.startswith("bitsandbytes")):
         return
     raise OGPSAError(
-        f"ogpsa_project: preconditioned does not work with the optimizer {kind.__module__}.{kind.__name__}: it keeps "
-        "no second moment per weight that can be read. Use optim: adamw_torch, or ogpsa_project: update, which works "
-        "with any optimizer."
+        f"{setting} does not work with the optimizer {kind.__module__}.{kind.__name__}: it keeps no second moment per "
+        f"weight that can be read. Use optim: adamw_torch, or {instead}, which works with any optimizer."
     )
 
 
@@ -49,31 +49,46 @@ def inverse_metric(engine: Engine, damping: float) -> list[Scale | None]:
     """Diagonal of D^-1 for every piece of weights that this rank steps, up to a factor that all have in common.
 
     Args:
-        engine: with an optimizer that :func:`check_preconditioned` has let pass and that has stepped.
+        engine: with an optimizer that :func:`check_readable` has let pass and that has stepped.
         damping: share of the root mean square of ``sqrt(v)`` in each tensor that is added to ``eps``.
 
     Returns:
-        Per parameter a function that gives elements of it, float32; None where D is the identity. Where a tensor was
-        never given a step, its elements are zero: a step that is missing elsewhere must not be made up for there.
+        Per parameter a function that gives elements of it, float32; None where this rank has none of it. Where a whole
+        tensor was never given a step, its elements are zero: a step that is missing elsewhere must not be made up for
+        there.
     """
     slots, groups = engine.slots(), engine.parameter_groups()
     largest = max((float(group["lr"]) for group in engine.optimizer.param_groups), default=0.0)
     rates = [float(group.get("lr", 0.0)) / largest if largest else 1.0 for group in groups]
     if type(engine.optimizer) is torch.optim.SGD:
         return [s and _constant(rate, s.owner.device) for s, rate in zip(slots, rates, strict=True)]
-    seconds = engine.optimizer_tensors(SECOND_MOMENT)
+    key = "max_exp_avg_sq" if engine.optimizer.defaults.get("amsgrad") else "exp_avg_sq"
+    seconds = engine.optimizer_tensors(key)
     states = [{} if slot is None else engine.optimizer.state.get(slot.owner, {}) for slot in slots]
     steps = _numbers([{**group, **state}.get("step", 0) for group, state in zip(groups, states, strict=True)])
-    floors = (damping * _mean_squares(engine, seconds).sqrt()).tolist()
+    means = _mean_squares(engine, seconds).sqrt().tolist()
     scales: list[Scale | None] = []
-    for slot, second, group, step, rate, floor in zip(slots, seconds, groups, steps, rates, floors, strict=True):
-        if second is None:
+    for slot, second, group, step, rate, mean in zip(slots, seconds, groups, steps, rates, means, strict=True):
+        if second is None or mean == 0:
             scales.append(slot and _constant(0.0, slot.owner.device))
             continue
         corrected = group.get("bias_correction", True) and step > 0
         correction = (1 - float(group["betas"][1]) ** step) ** 0.5 if corrected else 1.0
-        scales.append(_adam(second, rate * correction, float(group["eps"]) * correction + floor))
+        scales.append(_adam(second, rate * correction, float(group["eps"]) * correction + damping * mean))
     return scales
+
+
+def quotient(over: Scale | None, under: Scale | None) -> Scale | None:
+    """Elements of one diagonal divided by those of another; zero where the latter are, None for ones."""
+    if under is None:
+        return over
+
+    def scale(start: int, end: int) -> Tensor:
+        divisor = under(start, end)
+        dividend = torch.ones_like(divisor) if over is None else over(start, end)
+        return torch.where(divisor > 0, dividend / divisor, 0.0)
+
+    return scale
 
 
 def _mean_squares(engine: Engine, seconds: list[Tensor | None]) -> Tensor:

@@ -112,15 +112,18 @@ def extend_model_card(folder: Path, arguments: OGPSAArguments, references: Seque
 def _what_was_done(arguments: OGPSAArguments) -> str:
     if arguments.ogpsa_monitor_only:
         return "The overlap with these reference sets' gradients was watched; the updates are those of plain training."
+    what = "gradient" if arguments.ogpsa_project == "gradient" else "step of the optimizer"
     if arguments.ogpsa_mode == "plane":
         return "Of each gradient, only the part that lies in the span of these reference sets' gradients was kept."
     if arguments.ogpsa_mode == "conflict":
-        return "From each gradient, what would raise the loss on one of these reference sets was removed."
-    return "From each gradient, the part that lies in the span of these reference sets' gradients was removed."
+        return f"From each {what}, what would raise the loss on one of these reference sets was removed."
+    if arguments.ogpsa_project == "preconditioned":
+        return f"From each {what}, the part in the span of these reference sets' gradients was removed in its metric."
+    return f"From each {what}, the part that lies in the span of these reference sets' gradients was removed."
 
 
 def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | None:
-    """Draw removed ratio, cosines and reference losses over the optimizer steps.
+    """Draw removed ratio, cosines, leaks and reference losses over the optimizer steps.
 
     Args:
         folder: the run's output folder.
@@ -133,13 +136,17 @@ def plot_curves(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path | No
     from matplotlib.ticker import MaxNLocator
 
     panels = [
-        ("norm removed / norm of the gradient", {"ogpsa/removed_ratio": ("removed", "-")}),
+        ("norm removed / norm before", {"ogpsa/removed_ratio": ("removed", "-")}),
         (
             "cosine with the reference gradient",
             {
                 **{key: (_set(key), "-") for key in _keys(history, "ogpsa/cos/")},
                 **{key: (f"{_set(key)}, after", "--") for key in _keys(history, "ogpsa/cos_after/")},
             },
+        ),
+        (
+            "leak: cosine of the step with the reference gradient",
+            {key: (_set(key), "-") for key in _keys(history, "ogpsa/leak/")},
         ),
         (
             "reference loss",

@@ -19,7 +19,7 @@ from .arguments import OGPSAArguments
 from .engines.base import Engine
 from .errors import OGPSAError
 from .linalg import Scale, whiten
-from .metric import FIRST_MOMENTS, check_preconditioned, inverse_metric
+from .metric import FIRST_MOMENTS, check_readable, inverse_metric, quotient
 from .modes import Projection, plan
 from .span import Scales, Span
 from .subspace import CapabilitySubspace, Gradients
@@ -81,7 +81,10 @@ class StepProjection:
                 "between the optimizer's step and their use. Use ogpsa_project: gradient, or another engine."
             )
         if self.projects and self._preconditioned:
-            check_preconditioned(self._engine.optimizer)
+            check_readable(self._engine.optimizer, "ogpsa_project: preconditioned", "ogpsa_project: update")
+        if self._momentum != "never":
+            setting = f"ogpsa_project_momentum: {self._momentum}"
+            check_readable(self._engine.optimizer, setting, "ogpsa_project_momentum: never")
 
     @torch.no_grad()
     def anchor(self, known: dict[str, Tensor] | None = None) -> None:
@@ -159,16 +162,17 @@ class StepProjection:
         return Projection(norm, removed, self._span.of_references(inner), None)
 
     def _project_momentum(self) -> None:
-        """Remove from the first moment what would make a step along it leave the constraints.
+        """Make of the first moment what a step along it would become if it were projected.
 
-        In the optimizer's metric that is ``m - U (U^T D^-1 U)^+ U^T D^-1 m``: then ``D^-1 m`` is orthogonal to U.
+        With ``A`` the metric that the optimizer divides by, such a step is ``A^-1 m``, so the moment becomes
+        ``m - A D^-1 U (U^T D^-1 U)^+ U^T A^-1 m``.
         """
         for key in FIRST_MOMENTS:
             moments = self._engine.optimizer_tensors(key)
             if self._exist(moments):
-                scales = self._scales()
-                inner = self._span.inner(moments, scales)
-                self._span.subtract(moments, self._removal(inner, *self._metric_roots(scales)))
+                scales, own = self._scales(), inverse_metric(self._engine, damping=0.0)
+                remove = self._removal(self._span.inner(moments, own), *self._metric_roots(scales))
+                self._span.subtract(moments, remove, [quotient(d, a) for d, a in zip(scales, own, strict=True)])
 
     def _exist(self, tensors: Gradients) -> bool:
         """Whether any rank has one."""

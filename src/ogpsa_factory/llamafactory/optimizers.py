@@ -27,11 +27,17 @@ def check_step(optimizer: str, settings: Any, finetuning_args: Any) -> None:
             f"ogpsa_project: {project} does not work with zero_optimization.offload_optimizer.device: nvme, which "
             "puts weights away before all are stepped. Use device: cpu, or ogpsa_project: gradient."
         )
-    name = _unreadable(optimizer, settings, finetuning_args) if project == "preconditioned" else None
+    if project == "preconditioned":
+        setting, instead = "ogpsa_project: preconditioned", "ogpsa_project: update"
+    elif finetuning_args.ogpsa_project_momentum != "never":
+        setting, instead = "ogpsa_project_momentum", "ogpsa_project_momentum: never"
+    else:
+        return
+    name = _unreadable(optimizer, settings, finetuning_args)
     if name is not None:
         raise OGPSAError(
-            f"ogpsa_project: preconditioned does not work with {name}: it keeps no second moment per weight that can "
-            "be read. Use optim: adamw_torch, or ogpsa_project: update, which works with any optimizer."
+            f"{setting} does not work with {name}: it keeps no second moment per weight that can be read. Use optim: "
+            f"adamw_torch, or {instead}, which works with any optimizer."
         )
 
 
