@@ -6,7 +6,16 @@ from results_world import BASE, NAIVE, OGPSA, write_model
 
 from ogpsa_factory.cli import main
 from ogpsa_factory.files import read_json, write_json
-from ogpsa_factory.results.curves import COS, Run, draw_losses, draw_overlap, mean_cosine, overhead_table
+from ogpsa_factory.results.curves import (
+    COS,
+    LEAK,
+    Run,
+    draw_leaks,
+    draw_losses,
+    draw_overlap,
+    mean_cosine,
+    overhead_table,
+)
 from ogpsa_factory.results.document import NONE
 from ogpsa_factory.results.models import Model
 from ogpsa_factory.results.training import training_runs
@@ -15,7 +24,7 @@ from ogpsa_factory.results.training import training_runs
 def history(overlap=None, steps=(5, 10, 15), runtime=3.0):
     entries = [{"step": step, "loss": 1.0 / step} for step in steps]
     if overlap is not None:
-        cosines = {"ogpsa/cos/a": overlap, "ogpsa/cos/b": -overlap, "ogpsa/cos_after/a": 0.0}
+        cosines = {"ogpsa/cos/a": overlap, "ogpsa/cos/b": -overlap, "ogpsa/cos_after/a": 0.0, "ogpsa/leak/a": -1e-7}
         entries = [entry | {"ogpsa/removed_ratio": overlap, **cosines} for entry in entries]
     mean = sum(entry["loss"] for entry in entries) / len(entries)
     return [*entries, {"step": steps[-1], "train_runtime": runtime, "train_loss": mean}]
@@ -67,11 +76,12 @@ def run(method, panel="SFT", overlap=None, seconds=3.0, repetition="0"):
 def test_cosines_count_by_their_size():
     assert mean_cosine({"ogpsa/cos/a": 0.2, "ogpsa/cos/b": -0.4, "ogpsa/cos_after/a": 9.0}, COS) == pytest.approx(0.3)
     assert mean_cosine({"loss": 1.0}, COS) is None
+    assert mean_cosine({"ogpsa/leak/a": -0.1, "ogpsa/cos/a": 0.2}, LEAK) == pytest.approx(0.1)
 
 
 def test_pictures_are_drawn_where_there_is_something_and_removed_where_not(tmp_path):
     path = tmp_path / "picture.png"
-    for draw in (draw_overlap, draw_losses):
+    for draw in (draw_overlap, draw_losses, draw_leaks):
         assert draw([run("a", overlap=0.1), run("b", overlap=0.4), run("naive")], path)
         with Image.open(path) as image:
             image.verify()
@@ -96,5 +106,6 @@ def test_the_report_of_evaluations_has_them(tmp_path):
         write_json(path, content)
     assert main(["report", str(tmp_path / "runs"), "--bootstrap", "100"]) == 0
     page = (tmp_path / "runs" / "report" / "report.md").read_text()
+    assert "](leak.png)" in page and (tmp_path / "runs" / "report" / "leak.png").exists()
     assert "](overlap.png)" in page and "Time of training" in page and "| SFT | OGPSA | 187.5 | 1 | 1.00" in page
     assert (tmp_path / "runs" / "report" / "overlap.png").exists()

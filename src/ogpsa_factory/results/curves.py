@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COS, COS_AFTER, REMOVED = "ogpsa/cos/", "ogpsa/cos_after/", "ogpsa/removed_ratio"
-OVERLAP_PICTURE, LOSS_PICTURE = "overlap.png", "loss_by_overlap.png"
+LEAK = "ogpsa/leak/"
+OVERLAP_PICTURE, LOSS_PICTURE, LEAK_PICTURE = "overlap.png", "loss_by_overlap.png", "leak.png"
+LEAK_TEXT = (
+    "The leak is the cosine between the step that the optimizer really took, behind clipping, momentum, its own "
+    "scaling and weight decay, and the gradient of a reference set, taken at the last refresh. What a step leaves "
+    "there changes the reference loss."
+)
 LOSS_TEXT = (
     "The number is the share of the safety gradient's norm that the projection removes, or would remove where it is "
     "only watched, averaged over training: in the mode `orthogonal`, the overlap with the capability subspace. The "
@@ -66,7 +72,7 @@ def mean_cosine(entry: dict[str, Any], prefix: str) -> float | None:
 
     Args:
         entry: of a log.
-        prefix: `COS` (before the projection) or `COS_AFTER`.
+        prefix: `COS` (before the projection), `COS_AFTER` or `LEAK`.
 
     Returns:
         From 0 to 1; None where there is none.
@@ -85,7 +91,26 @@ def draw_overlap(runs: Sequence[Run], path: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    drawn = [run for run in runs if any(mean_cosine(entry, COS) is not None for entry in run.log)]
+    return _draw_cosines(runs, path, {COS: ("-", "before the projection"), COS_AFTER: (":", "after the projection")})
+
+
+def draw_leaks(runs: Sequence[Run], path: Path) -> bool:
+    """Draw the leak of the steps over training; a line a method, averaged over repetitions, on a logarithmic axis.
+
+    Args:
+        runs: those without a logged leak are left out.
+        path: the file; where nothing can be drawn, an earlier one is removed.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    return _draw_cosines(runs, path, {LEAK: ("-", "")})
+
+
+def _draw_cosines(runs: Sequence[Run], path: Path, styles: dict[str, tuple[Any, str]]) -> bool:
+    """Draw sizes of cosines, by the beginning of their names a style of line and what it is called."""
+    first = next(iter(styles))
+    drawn = [run for run in runs if any(mean_cosine(entry, first) is not None for entry in run.log)]
     if not drawn:
         path.unlink(missing_ok=True)
         return False
@@ -96,16 +121,20 @@ def draw_overlap(runs: Sequence[Run], path: Path) -> bool:
     for panel, axes in panels.items():
         for i, method in enumerate(methods):
             group = [run for run in drawn if (run.panel, run.method) == (panel, method)]
-            for prefix, style in ((COS, "-"), (COS_AFTER, ":")):
+            for prefix, (style, _) in styles.items():
                 steps, values = _averaged([[(e["step"], mean_cosine(e, prefix)) for e in run.log] for run in group])
                 if steps:
                     axes.plot(steps, values, linestyle=style, color=COLOURS[i % len(COLOURS)], linewidth=1.5)
         axes.set(xlabel="optimizer step", ylabel="|cosine|, mean over reference sets", title=panel)
-        axes.set_ylim(bottom=-0.01)
+        if first == LEAK:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=-0.01)
         axes.grid(alpha=0.25)
     handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(methods)]
-    handles.append(Line2D([], [], color="#777777", linestyle="-", label="before the projection"))
-    handles.append(Line2D([], [], color="#777777", linestyle=":", label="after the projection"))
+    handles += [
+        Line2D([], [], color="#777777", linestyle=style, label=name) for style, name in styles.values() if name
+    ]
     add_legend(figure, handles)
     save(figure, path)
     return True

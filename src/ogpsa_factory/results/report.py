@@ -9,10 +9,13 @@ from pathlib import Path
 from ..files import write_json, write_text
 from .analysis import Analysis, Settings
 from .curves import (
+    LEAK_PICTURE,
+    LEAK_TEXT,
     LOSS_PICTURE,
     LOSS_TEXT,
     OVERLAP_PICTURE,
     TIME_TEXT,
+    draw_leaks,
     draw_losses,
     draw_overlap,
     overhead_table,
@@ -87,6 +90,10 @@ def _training(report: Report, folder: Path) -> Iterator[Block]:
     if draw_overlap(runs, folder / OVERLAP_PICTURE):
         yield Heading("Overlap of the safety gradient with the reference gradients over training")
         yield Picture(OVERLAP_PICTURE, "Cosines before and after the projection, over the last stage of training.")
+    if draw_leaks(runs, folder / LEAK_PICTURE):
+        yield Heading("What leaks: the steps that were taken, and the reference gradients")
+        yield Paragraph(LEAK_TEXT)
+        yield Picture(LEAK_PICTURE, "Leak over the last stage of training, mean of sizes over reference sets.")
     if draw_losses(runs, folder / LOSS_PICTURE):
         yield Heading("Training loss by the share of the gradient that is removed")
         yield Paragraph(LOSS_TEXT)

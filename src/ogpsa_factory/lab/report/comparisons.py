@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...results.document import NONE, Line, Table
 from ...results.document import Cell as Box
 from ...results.statistics import holm
-from .fronts import areas, areas_without_a_level
+from .fronts import areas, areas_without_a_level, chosen, is_safe
 from .statistics import Difference, difference
 from .study import MEASURES, Study
 from .tables import NAIVE, pipeline_title, rates_text, with_interval
@@ -128,6 +128,40 @@ def pair_table(study: Study, ours: str, theirs: str) -> Table:
             boxes += _differing(found, None if found is None else found.p)
         lines.append(Line((pipeline_title(pipeline), "area of the front"), tuple(boxes)))
     return Table(("pipeline", "rate"), _compared_heads(), tuple(lines))
+
+
+def stands_table(study: Study, pairs: Sequence[tuple[str, str]]) -> Table:
+    """One method minus another where each stands in Table 1, so at learning rates of their own, seed by seed.
+
+    Args:
+        study: a grid.
+        pairs: names of methods, ours and theirs; those that a pipeline has not both of are left out there.
+
+    Returns:
+        The table: differences with intervals, and p corrected by Holm over the table. What is not safe is marked.
+    """
+    stands = {(pipeline, method): chosen(study.of(pipeline, method)) for pipeline, method in study.pairs()}
+    both = {
+        (pipeline, *pair): (stands[pipeline, pair[0]], stands[pipeline, pair[1]])
+        for pipeline in study.record["pipelines"]
+        for pair in pairs
+        if all((pipeline, method) in stands for method in pair)
+    }
+    versus = {
+        ("|".join(place), name): difference(one.values[name], other.values[name])
+        for place, (one, other) in both.items()
+        for name in _COMPARED
+    }
+    corrected = _corrected(versus)
+    lines = []
+    for place, cells in both.items():
+        boxes = [Box(f"{rates_text(cell)}{'' if is_safe(cell) else ' (not safe)'}") for cell in cells]
+        for name in _COMPARED:
+            key = "|".join(place), name
+            boxes += _differing(versus[key], corrected.get(key))
+        names = [study.methods[method] for method in place[1:]]
+        lines.append(Line((pipeline_title(place[0]), *names), tuple(boxes)))
+    return Table(("pipeline", "method", "minus"), ("rate", "rate of the other", *_compared_heads()), tuple(lines))
 
 
 def _compared_heads() -> tuple[str, ...]:

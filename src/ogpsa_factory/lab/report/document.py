@@ -9,11 +9,14 @@ from pathlib import Path
 
 from ...files import write_text
 from ...results.curves import (
+    LEAK_PICTURE,
+    LEAK_TEXT,
     LOSS_PICTURE,
     LOSS_TEXT,
     OVERLAP_PICTURE,
     TIME_TEXT,
     Run,
+    draw_leaks,
     draw_losses,
     draw_overlap,
     overhead_table,
@@ -22,7 +25,7 @@ from ...results.document import Block, Bullets, Heading, Paragraph, Picture
 from ...results.markdown import to_markdown
 from ...results.page import to_html
 from ..grid.record import in_rows
-from .comparisons import against_naive_table, fronts_table
+from .comparisons import against_naive_table, fronts_table, stands_table
 from .pictures import draw_ablation, draw_figure_2, draw_fronts
 from .statistics import LEVEL
 from .study import MEASURES, Study
@@ -121,6 +124,8 @@ def _comparison(study: Study, folder: Path) -> Iterator[Block]:
     yield table_1(study)
     yield from _picture(study, folder, "figure2", draw_figure_2, "Safety against general score and look-alikes.")
     if has_naive:
+        yield Heading("Minus naive, where each method stands in Table 1", 3)
+        yield stands_table(study, [(method, NAIVE) for method in study.methods if method != NAIVE])
         yield Heading("Fronts over all learning rates", 3)
         yield Paragraph(_FRONT_TEXT)
         yield from _picture(study, folder, "fronts", draw_fronts, "Every level of every method, and the fronts.")
@@ -163,13 +168,17 @@ def _curves(study: Study, folder: Path) -> Iterator[Block]:
     if not study.record.get("curves"):
         return
     runs = runs_of(study)
-    overlap, losses = (f"{study.name}_{name}" for name in (OVERLAP_PICTURE, LOSS_PICTURE))
+    overlap, losses, leaks = (f"{study.name}_{name}" for name in (OVERLAP_PICTURE, LOSS_PICTURE, LEAK_PICTURE))
     if draw_overlap(runs, folder / overlap):
         yield Heading("Overlap of the safety gradient with the reference gradients over training", 3)
         yield Picture(
             overlap,
             f"{study.title}. Cosines before and after the projection, means over seeds, last stage of training.",
         )
+    if draw_leaks(runs, folder / leaks):
+        yield Heading("What leaks: the steps that were taken, and the reference gradients", 3)
+        yield Paragraph(LEAK_TEXT)
+        yield Picture(leaks, f"{study.title}. Leak of the logged steps, means over seeds, last stage of training.")
     if draw_losses(runs, folder / losses):
         yield Heading("Training loss by the share of the gradient that is removed", 3)
         yield Paragraph(LOSS_TEXT)
