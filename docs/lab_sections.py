@@ -4,14 +4,14 @@ import shutil
 from pathlib import Path
 
 from ogpsa_factory.lab.grid.record import find_records, read_record
-from ogpsa_factory.lab.report.comparisons import fronts_table, pair_table
+from ogpsa_factory.lab.report.comparisons import fronts_table, pair_table, stands_table
 from ogpsa_factory.lab.report.document import runs_of, write_report
 from ogpsa_factory.lab.report.study import Study, read_study
 from ogpsa_factory.lab.report.summary import summary
 from ogpsa_factory.lab.report.tables import NAIVE, levels_table, pipeline_title, table_1
 from ogpsa_factory.lab.report.worlds import agreements, order_table, sentence
 from ogpsa_factory.reports import in_order
-from ogpsa_factory.results.curves import TIME_TEXT, overhead_table
+from ogpsa_factory.results.curves import LEAK_TEXT, TIME_TEXT, overhead_table
 from ogpsa_factory.results.document import Table
 from ogpsa_factory.results.markdown import table_to_markdown
 
@@ -135,8 +135,51 @@ def cost_section() -> str:
     return table_to_markdown(overhead_table(runs_of(study), study.methods[NAIVE])) + f"\n\n{TIME_TEXT}"
 
 
-def worlds_section() -> str:
+def _stands(name: str) -> str:
+    """The methods that project the step against naive and against those that project the gradient."""
+    methods = list(_study(name).methods)
+    pairs = [(ours, NAIVE) for ours in methods if ours != NAIVE]
+    for ours in methods:
+        kind, _, form = ours.partition("_")
+        theirs = f"gradient_{form}" if form else "gradient"
+        if kind in ("update", "preconditioned"):
+            pairs.append((ours, theirs if theirs in methods else "gradient"))
+    return table_to_markdown(stands_table(_study(name), pairs))
+
+
+def step_section(name: str) -> str:
+    """What is projected: Table 1, its differences, the fronts."""
+    study = _study(name)
+    said = "\n".join(f"- {each}" for each in summary(study))
+    parts = [
+        said,
+        table_to_markdown(table_1(study, with_skills=False)),
+        "Differences where each method stands in this table, in points:",
+        _stands(name),
+        f"![Fronts](report/{name}_fronts.png)",
+        table_to_markdown(fronts_table(study)),
+    ]
+    return "\n\n".join(parts)
+
+
+def leak_section() -> str:
+    """What leaks, over training."""
+    return f"![What leaks](report/leak_leak.png)\n\n{LEAK_TEXT}"
+
+
+def readme_step_section() -> str:
+    """What projecting the step comes to."""
+    study = _study("step")
+    titles = tuple(study.methods[name] for name in ("naive", "gradient", "update", "update_global", "preconditioned"))
+    whole = table_1(study, with_skills=False)
+    lines = tuple(line for line in whole.lines if line.labels[1].startswith(titles))
+    table = Table(whole.label_heads, whole.heads, lines)
+    command = "Command: `ogpsa lab run examples/yaml/lab/step.yaml`, at the safe level of each that keeps most skills."
+    return f"{table_to_markdown(table)}\n\n{command}"
+
+
+def worlds_section(first: str, second: str) -> str:
     """Whether the second world agrees."""
-    one, two = _study("methods"), _study("second_world")
+    one, two = _study(first), _study(second)
     said = "\n".join(f"- {sentence(one, two, found)}" for found in agreements(one, two))
     return f"{said}\n\n{table_to_markdown(order_table(one, two))}\n\nAreas under the fronts, with ranks."

@@ -69,16 +69,29 @@ def demo_section() -> str:
 
 
 def overhead_section() -> str:
-    """The cost of a step, in one paragraph."""
+    """The cost of a step, one line per kind."""
     result = json.loads(OVERHEAD.read_text(encoding="utf-8"))
-    ratios, medians = result["ratios"]["ogpsa"], result["median_ratio"]
-    return (
+    rows = [
+        "| what is projected | step time over naive | lowest to highest pair | own time | logged steps | own time |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind in ("gradient", "update", "preconditioned"):
+        cells = [f"`{kind}`"]
+        for each in (kind, f"{kind}_logged"):
+            ratios = result["ratios"][each]
+            cells.append(f"{result['median_ratio'][each]:.3f}")
+            cells += [f"{min(ratios):.3f} to {max(ratios):.3f}"] if each == kind else []
+            own = result["median_own_seconds"][each]
+            cells.append(f"{own:.3f} s ({own / result['median_seconds']['naive']:.1%})")
+        rows.append(f"| {' | '.join(cells)} |")
+    text = (
         f"Measured on a CPU with {result['threads']} threads, {result['parameters'] / 1e6:.0f} million parameters, "
-        f"{result['references']} references, {result['tokens_per_step']:,} tokens per step, between refreshes: step "
-        f"time over naive **{medians['ogpsa']:.3f}** (median of {len(ratios)} interleaved pairs, {min(ratios):.3f} to "
-        f"{max(ratios):.3f}), on logged steps {medians['ogpsa_logged']:.3f}. "
-        "Command: `python benchmarks/step_overhead.py`. There is no GPU figure yet."
+        f"{result['references']} references, {result['tokens_per_step']:,} tokens per step, between refreshes, "
+        f"medians of {len(result['seconds']['naive'])} interleaved rounds; a naive step takes "
+        f"{result['median_seconds']['naive']:.2f} s. Own time is what is spent in OGPSA's code, and in brackets its "
+        "share of a naive step. Command: `python benchmarks/step_overhead.py`. There is no GPU figure yet."
     )
+    return "\n".join(rows) + "\n\n" + text
 
 
 def memory_section() -> str:
@@ -219,6 +232,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "overhead": overhead_section,
         "memory": memory_section,
         "lab": lab_sections.readme_section,
+        "step": lab_sections.readme_step_section,
     },
     DATA: {"data_build": data_build_section, "selection": selection_section},
     REPRODUCE: {
@@ -245,7 +259,15 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "granularity": lambda: lab_sections.ablation_section("granularity"),
         "overlap": lab_sections.overlap_section,
         "cost": lab_sections.cost_section,
-        "worlds": lab_sections.worlds_section,
+        "worlds": lambda: lab_sections.worlds_section("methods", "second_world"),
+        "step": lambda: lab_sections.step_section("step"),
+        "step_conflict": lambda: lab_sections.step_section("step_conflict"),
+        "leak": lab_sections.leak_section,
+        "step_refresh": lambda: lab_sections.ablation_section("step_refresh"),
+        "step_momentum": lambda: lab_sections.ablation_section("step_momentum"),
+        "step_damping": lambda: lab_sections.ablation_section("step_damping"),
+        "step_second_world": lambda: lab_sections.step_section("step_second_world"),
+        "step_worlds": lambda: lab_sections.worlds_section("step", "step_second_world"),
     },
 }
 

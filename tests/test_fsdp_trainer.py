@@ -18,6 +18,9 @@ FSDP2 = {
 }
 
 
+STEPPED = {"optim": "adamw_torch", "learning_rate": LEARNING_RATE["adamw_torch"]}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Runs through the Trainer, which is told to use FSDP on CPUs."""
@@ -30,9 +33,11 @@ def trained(tmp_path_factory):
     ]
     runs.append(toy.config("plain", **dropout))
     runs.append(toy.ogpsa("watch", ogpsa_monitor_only=True, ogpsa_refresh_steps=1, **dropout))
-    runs.append(toy.ogpsa("whole", save_strategy="steps", save_steps=3, **dropout))
-    checkpoint = f"{toy.root}/whole/checkpoint-3"
-    runs.append(toy.ogpsa("resumed", resume_from_checkpoint=checkpoint, **dropout))
+    for name, own in (("whole", {}), ("whole-step", {"ogpsa_project": "update", "ogpsa_mode": "conflict"})):
+        runs.append(toy.ogpsa(name, save_strategy="steps", save_steps=3, **dropout, **own))
+        checkpoint = f"{toy.root}/{name}/checkpoint-3"
+        runs.append(toy.ogpsa(f"{name}-resumed", resume_from_checkpoint=checkpoint, **dropout, **own))
+    runs.append(toy.ogpsa("step", ogpsa_project="preconditioned", weight_decay=0.5, **{**parity, **STEPPED}, **FSDP2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
         torchrun(toy, runs, worker="fsdp_trainer_worker.py")
@@ -68,7 +73,27 @@ def test_through_the_trainer_without_a_trace(trained):
 
 
 @pytest.mark.slow
-def test_through_the_trainer_resumed(trained):
-    assert same_weights(trained, "whole", "resumed")
-    assert logged(trained, "ogpsa/refresh_step", "resumed") == [0, 2, 4]
-    assert len(list((trained.root / "whole" / "checkpoint-3" / "ogpsa_subspace").iterdir())) == 2
+def test_steps_through_the_trainer(trained):
+    expected = oracle.train(
+        trained.root,
+        granularity="parameter",
+        optimizer="adamw_torch",
+        rows_per_step=8,
+        steps=STEPS,
+        refresh=2,
+        clip=0.5,
+        lr=LEARNING_RATE["adamw_torch"],
+        what="preconditioned",
+        decay=0.5,
+    )
+    error = oracle.distance(trained.weights("step"), expected)
+    assert error / oracle.distance(trained.weights("model"), expected) <= LIMIT["adamw_torch"]
+    assert max(map(abs, logged(trained, "ogpsa/leak/ref_a", "step"))) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["whole", "whole-step"])
+def test_through_the_trainer_resumed(trained, name):
+    assert same_weights(trained, name, f"{name}-resumed")
+    assert logged(trained, "ogpsa/refresh_step", f"{name}-resumed") == [0, 2, 4]
+    assert len(list((trained.root / name / "checkpoint-3" / "ogpsa_subspace").iterdir())) == 2

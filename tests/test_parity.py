@@ -152,6 +152,16 @@ def test_lora(toy, run, adapter, granularity, optimizer):
     assert error(expected_weights(toy, granularity, optimizer, model=load())) <= LIMIT[optimizer]
 
 
+@pytest.mark.parametrize("what", ["update", "preconditioned"])
+def test_realised_steps_of_adapters(toy, run, adapter, what):
+    """A is covered from the moment it moves, by a refresh out of turn."""
+    load, error = adapter
+    own = {"ogpsa_project": what, "weight_decay": 0.5, "adapter_name_or_path": str(toy.root / "adapter"), **ADAPTER}
+    run(config(toy, "global", "adamw_torch", **own))
+    assert error(expected_weights(toy, "global", "adamw_torch", model=load(), what=what, decay=0.5)) <= 1e-4
+    assert error(expected_weights(toy, "global", "adamw_torch", model=load(), decay=0.5)) > 1e-3
+
+
 def test_lora_preferences(toy, run, adapter):
     """The reference policy is the model without its adapter, which is how the oracle's adapter starts: B = 0."""
     load, error = adapter
@@ -169,7 +179,12 @@ def test_two_ranks(toy, adapter):
     runs += [dpo(toy, "adamw_torch", changes, output=name) for name, changes in chosen.items()]
     lora = {**ADAPTER, "adapter_name_or_path": str(toy.root / "adapter")}
     runs.append(config(toy, "parameter", "adamw_torch", "lora", **lora))
+    steps = ("update", "preconditioned")
+    runs += [config(toy, "layer", "adamw_torch", what, ogpsa_project=what, weight_decay=0.5) for what in steps]
     torchrun(toy, runs)
+    for what in steps:
+        expected = expected_weights(toy, "layer", "adamw_torch", ranks=2, what=what, decay=0.5)
+        assert relative_error(toy, expected, output=what) <= LIMIT["adamw_torch"], what
     for case in CASES:
         expected = expected_weights(toy, *case, ranks=2)
         assert relative_error(toy, expected, output="-".join(case)) <= LIMIT[case[1]], case
