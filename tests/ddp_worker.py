@@ -26,6 +26,10 @@ def compare_copies(engine):
         weights = optimizer.fp32_groups_flat_partition
     else:
         copies, weights = engine._parameters, engine.optimizer_tensors()
+        for weight in weights:  # whole on every rank, and stepped by each one for itself
+            first = weight.clone()
+            dist.broadcast(first, 0)
+            assert torch.equal(first, weight)
     for copy, weight in zip(copies, weights, strict=True):
         assert torch.equal(copy.data.flatten(), weight.detach().to(copy.dtype).flatten())
 

@@ -166,6 +166,7 @@ class Run:
         frozen: start of the names of parameters that are not trained.
         what: is projected: the gradient or the step.
         decay: weight decay of matrices, with AdamW.
+        momentum: when the first moment is projected too.
         hold_back: passes that leave gradients unreduced; the first one, as trainers do.
     """
 
@@ -182,6 +183,7 @@ class Run:
     steps: int = STEPS
     what: str = "gradient"
     decay: float = 0.0
+    momentum: str = "never"
 
 
 @functools.cache
@@ -224,6 +226,7 @@ def controller_of(root, run, wrapped, optimizer=None):
         ogpsa_refresh_steps=1 if run.monitor else 2,
         ogpsa_monitor_only=run.monitor,
         ogpsa_project=run.what,
+        ogpsa_project_momentum=run.momentum,
     )
     arguments.validate_ogpsa("sft")
     references = [make_reference_set(name, rows_of(root, name), 1) for name in run.references]

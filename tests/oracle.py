@@ -126,13 +126,13 @@ def in_blocks(
     return results
 
 
-def inverse_root(optimizer: torch.optim.Optimizer, parameter: Tensor, what: str) -> Tensor:
-    """D^-1/2 with D = sqrt(v) / sqrt(1 - beta2^t) + eps + root of the mean of v / (1 - beta2^t)."""
+def inverse_root(optimizer: torch.optim.Optimizer, parameter: Tensor, what: str, damping: float = 1.0) -> Tensor:
+    """D^-1/2 with D = sqrt(v) / sqrt(1 - beta2^t) + eps + damping times the root of the mean of v / (1 - beta2^t)."""
     if what == "update":
         return torch.ones_like(parameter, dtype=torch.float64)
     state, group = optimizer.state[parameter], optimizer.param_groups[0]
     second = state["exp_avg_sq"].double() / (1 - group["betas"][1] ** float(state["step"]))
-    return (second.sqrt() + group["eps"] + second.mean().sqrt()).rsqrt()
+    return (second.sqrt() + group["eps"] + damping * second.mean().sqrt()).rsqrt()
 
 
 def decay_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -164,8 +164,12 @@ def train(
     model: nn.Module | None = None,
     what: str = "gradient",
     decay: float = 0.0,
+    momentum: str = "never",
 ) -> dict[str, Tensor]:
-    """Train on the toy data in file order and return the weights that were trained; ``what`` is projected."""
+    """Train on the toy data in file order and return the weights that were trained.
+
+    ``what`` is projected: the gradient or the step; the first moment too: never, at each refresh, or in each step.
+    """
     model = base_model(root) if model is None else model
     start = copy.deepcopy(model)
     rows, sets = read(root, dataset), [read(root, name) for name in references]
@@ -179,9 +183,21 @@ def train(
         own_loss = loss if reference_loss == "preference" else reference_loss
         return [mean_gradient(model, each, own_loss, start) for each in sets]
 
+    def project_moments() -> None:
+        """Make of each moment what a step along it would become: in the units of steps, projected, and back."""
+        states = [step_taker.state[p] for p in parameters]
+        own = [inverse_root(step_taker, p, "preconditioned", damping=0.0).square() for p in parameters]
+        along = [state["exp_avg"].double() * each for state, each in zip(states, own, strict=True)]
+        scales = [inverse_root(step_taker, p, what) for p in parameters]
+        along = in_blocks(blocks(model, granularity), along, collected, scales)
+        for state, each, step in zip(states, own, along, strict=True):
+            state["exp_avg"].copy_(step / each)
+
     for step in range(steps):
         if step % refresh == 0:
             collected = collect()
+            if momentum == "refresh" and step:
+                project_moments()
         first = step * rows_per_step % len(rows)
         gradients = mean_gradient(model, rows[first : first + rows_per_step], loss, start)
         unseen = [not any(each[i].any() for each in collected) for i in range(len(parameters))]
@@ -200,6 +216,8 @@ def train(
             taken = in_blocks(blocks(model, granularity), taken, collected, scales)
             for parameter, old, step in zip(parameters, before, taken, strict=True):
                 parameter.data.copy_(old + step)
+            if momentum == "step":
+                project_moments()
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 

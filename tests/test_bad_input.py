@@ -91,7 +91,7 @@ MISTAKES = {
     ),
     "moment that is not to be read": (
         {"ogpsa_project": "update", "ogpsa_project_momentum": "step", "optim": "adafactor"},
-        "ogpsa_project_momentum does not work with optim: adafactor",
+        "ogpsa_project_momentum: step does not work with optim: adafactor",
     ),
     "optimizer in another's place": (
         {"ogpsa_project": "preconditioned", "use_muon": True},
@@ -135,18 +135,25 @@ STEPS = {
     "no metric": ({"optimizer": {"type": "Lion"}}, "preconditioned", "does not work with optimizer.type: Lion"),
     "a metric": ({"optimizer": {"type": "AdamW"}}, "preconditioned", None),
     "any optimizer": ({"optimizer": {"type": "Lion"}}, "update", None),
+    "SGD": ({"optimizer": {"type": "SGD"}}, "preconditioned", None),
+    "fused": ({"optimizer": {"legacy_fusion": True}}, "update", "does not work with optimizer.legacy_fusion"),
 }
 
 
 @pytest.mark.parametrize("settings,project,message", STEPS.values(), ids=STEPS.keys())
 def test_deepspeed_configuration_where_steps_are_projected(settings, project, message):
     expectation = pytest.raises(OGPSAError, match=message) if message else contextlib.nullcontext()
+    own = SimpleNamespace(ogpsa_project=project, ogpsa_project_momentum="never", pure_bf16=False)
     with expectation:
-        check_step(
-            "adamw_torch",
-            HfDeepSpeedConfig(settings),
-            SimpleNamespace(ogpsa_project=project, ogpsa_project_momentum="never"),
-        )
+        check_step("adamw_torch", HfDeepSpeedConfig(settings), own)
+
+
+def test_16_bit_weights_are_warned_of(messages):
+    own = SimpleNamespace(ogpsa_project="update", ogpsa_project_momentum="never", pure_bf16=True)
+    check_step("adamw_torch", HfDeepSpeedConfig({"zero_optimization": {"stage": 2}}), own)
+    assert messages() == ""
+    check_step("adamw_torch", None, own)
+    assert "With pure_bf16 there are no float32 weights" in messages()
 
 
 def test_harmless_deepspeed_configuration():

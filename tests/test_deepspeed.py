@@ -108,12 +108,21 @@ PARITY = {
         "ogpsa_project": "preconditioned",
         "weight_decay": 0.5,
     },
+    "moments": {
+        "optim": "adamw_torch",
+        "gradient_accumulation_steps": 1,
+        "ogpsa_reference_dataset": "ref_a,ref_b",
+        "ogpsa_granularity": "layer",
+        "ogpsa_project": "preconditioned",
+        "ogpsa_project_momentum": "step",
+    },
 }
 STEPPED = ("update", "preconditioned")
-FULL = [engine for engine in ENGINES if engine != "zero2 round robin"]  # whose only difference is where gradients lie
+FULL = [engine for engine in ENGINES if engine != "zero2 round robin"]  # whose only difference is where pieces lie
 CASES = [(engine, "sgd") for engine in ENGINES] + [(engine, "adamw") for engine in FULL]
 CASES += [("zero2", "layer"), ("zero3", "layer")]
-CASES += [(engine, what) for engine in FULL for what in STEPPED]
+CASES += [(engine, what) for engine in ENGINES for what in STEPPED]
+CASES += [(engine, "moments") for engine in ("zero1 offload", "zero2", "zero3")]
 SET_ASIDE = ["zero1 offload", "zero2", "zero3", "zero3 offload"]
 
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all", "lora_dropout": 0.1}
@@ -252,6 +261,7 @@ def expected(toy):
             references=tuple(changes["ogpsa_reference_dataset"].split(",")),
             what=changes.get("ogpsa_project", "gradient"),
             decay=changes.get("weight_decay", 0.0),
+            momentum=changes.get("ogpsa_project_momentum", "never"),
         )
     return weights
 

@@ -98,6 +98,16 @@ def test_the_realised_step(toy, run, granularity, what):
         assert relative_error(toy, expected_weights(toy, granularity, "adamw_torch", **other)) > 1e-3
 
 
+@pytest.mark.parametrize(("what", "momentum"), [("update", "step"), ("preconditioned", "refresh")])
+def test_the_first_moment(toy, run, what, momentum):
+    run(config(toy, "global", "adamw_torch", ogpsa_project=what, ogpsa_project_momentum=momentum))
+    expected = expected_weights(toy, "global", "adamw_torch", what=what, momentum=momentum)
+    assert relative_error(toy, expected) <= 1e-4
+    for other in {"never", "refresh", "step"} - {momentum}:
+        other_weights = expected_weights(toy, "global", "adamw_torch", what=what, momentum=other)
+        assert relative_error(toy, other_weights) > 1e-3, other
+
+
 @pytest.mark.parametrize("optimizer", LIMIT)
 @pytest.mark.parametrize("changes", PREFERENCES.values(), ids=PREFERENCES.keys())
 def test_preferences(toy, run, optimizer, changes):

@@ -295,6 +295,78 @@ def test_the_nearest_step_in_the_metric(size, count, seed, spread, conflict, twi
         assert float(correction @ got) <= 1e-3 * metric.max() * taken.square().sum()
 
 
+@pytest.mark.skipif("schedule-free" not in OPTIMIZERS, reason="schedulefree is not installed")
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_those_of_schedule_free_optimizers_do_too(tmp_path, steps):
+    """Also before the second refresh, when both are of the same weights."""
+    first = Training(OPTIMIZERS["schedule-free"], ogpsa_project="update").run(steps)
+    first.controller.save(tmp_path, True)
+    second = Training(OPTIMIZERS["schedule-free"], ogpsa_project="update")
+    second.controller.resume(tmp_path)
+    for key in ("weights", "z"):
+        assert torch.equal(second.controller.step.anchors[key], first.controller.step.anchors[key])
+
+
+@pytest.mark.parametrize("what", ["update", "preconditioned"])
+def test_small_learning_rates_leak_no_more_than_rounding(what):
+    """The spacing of float32 over the length of the step: at small rates more, in large models less."""
+
+    def small(parameters):
+        return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.1)
+
+    assert Training(small, ogpsa_project=what).run().largest_leak() <= 1e-5
+
+
+def test_figures_of_16_bit_weights_are_of_the_step_alone():
+    """What rounding has left in the weights is taken back with later steps, but no step's figures tell of it."""
+    training = Training(lambda p: torch.optim.AdamW(p, lr=1e-3), ogpsa_project="update", ogpsa_refresh_steps=1000)
+    training.model.bfloat16()
+    training.run(6)
+    for figures in training.logged:
+        assert 0 < figures["ogpsa/removed_ratio"] <= 1
+    projection = [figures["ogpsa/cos/a"] for figures in training.logged]
+    plain = Training(lambda p: torch.optim.AdamW(p, lr=1e-3), ogpsa_monitor_only=True, ogpsa_refresh_steps=1000)
+    plain.model.bfloat16()
+    assert projection[0] == pytest.approx(-plain.run(1).leaks[0][0], abs=1e-3)
+
+
+def test_a_step_that_a_fused_optimizer_skips_by_itself_counts_for_nothing():
+    """Float16 has overflowed; a fused optimizer is called all the same, and moves nothing."""
+    counted = []
+    for overflows in (0, 3):
+        training = Training(OPTIMIZERS["adamw fused"], ogpsa_project="update")
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        training.controller.on_step_begin(0)
+        for number in range(overflows + 1):
+            scaler.scale(training.loss(training.rows)).backward()
+            if number < overflows:
+                training.parameters[0].grad[0, 0] = torch.inf
+            training.controller.before_clipping(0, measure=True)
+            scaler.step(training.optimizer)
+            scaler.update()
+            training.optimizer.zero_grad()
+        counted.append(training.controller.metrics())
+    assert counted[0].keys() == counted[1].keys()
+    assert counted[1]["ogpsa/removed_ratio"] == pytest.approx(counted[0]["ogpsa/removed_ratio"], rel=1e-4)
+
+
+def test_a_second_moment_that_is_not_found_is_an_error():
+    """And not taken for weights that were never stepped, of which nothing is to be moved."""
+
+    class AdamW(torch.optim.AdamW):
+        def step(self, *args):
+            super().step(*args)
+            for state in self.state.values():
+                state["exp_avg_sq"] = state["exp_avg_sq"].flatten()[:1]  # of another shape, as low-rank ones are
+
+    AdamW.__module__ = "torch.optim.adamw"
+    with pytest.raises(OGPSAError, match="AdamW on one process keeps no exp_avg_sq of its weights' shapes"):
+        Training(lambda p: AdamW(p, lr=1e-2), ogpsa_project="preconditioned").run(1)
+    AdamW.__module__ = "another.package"
+    with pytest.raises(OGPSAError, match=r"does not work with the optimizer another\.package\.AdamW"):
+        Training(lambda p: AdamW(p, lr=1e-2), ogpsa_project="preconditioned")
+
+
 def test_anchors_survive_a_checkpoint(tmp_path):
     first = Training(OPTIMIZERS["adamw"], ogpsa_project="update", ogpsa_mode="conflict").run(4)
     first.controller.save(tmp_path, True)

@@ -86,7 +86,7 @@ class Controller:
         self.window = Window(self.references)
         self.step = StepProjection(arguments, engine, self.subspace)
         self._measure = False  # whether the step that comes next is measured
-        self.step.check(engine.around_step(optimizer, self.before_step, self.after_step))
+        self.step.attach(optimizer, self.before_step, self.after_step)
         self._lost = False  # whether a checkpoint's subspace could not be restored
         self._refreshed_at = -1
         self.coverage = Coverage(engine, self.subspace)

@@ -20,8 +20,9 @@ from .linalg import Scale
 from .storage import PIECE
 
 
-# Classes of optimizers with Adam's second moment, one number per weight, in the state `exp_avg_sq`.
+# Optimizers with Adam's second moment, one number per weight, in the state `exp_avg_sq`: class and package.
 _ADAM = {"Adam", "AdamW", "FusedAdam", "DeepSpeedCPUAdam"}
+_PACKAGES = {"torch", "deepspeed", "apex"}  # others have classes of these names with another state
 FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
 
 
@@ -37,7 +38,7 @@ def check_readable(optimizer: Any, setting: str, instead: str) -> None:
         OGPSAError: naming it.
     """
     kind = type(optimizer)
-    if kind is torch.optim.SGD or (kind.__name__ in _ADAM and not kind.__module__.startswith("bitsandbytes")):
+    if kind is torch.optim.SGD or (kind.__name__ in _ADAM and kind.__module__.split(".")[0] in _PACKAGES):
         return
     raise OGPSAError(
         f"{setting} does not work with the optimizer {kind.__module__}.{kind.__name__}: it keeps no second moment per "
@@ -56,6 +57,9 @@ def inverse_metric(engine: Engine, damping: float) -> list[Scale | None]:
         Per parameter a function that gives elements of it, float32; None where this rank has none of it. Where a whole
         tensor was never given a step, its elements are zero: a step that is missing elsewhere must not be made up for
         there.
+
+    Raises:
+        OGPSAError: if the optimizer has stepped and its second moment is not where it is looked for.
     """
     slots, groups = engine.slots(), engine.parameter_groups()
     largest = max((float(group["lr"]) for group in engine.optimizer.param_groups), default=0.0)
@@ -65,6 +69,11 @@ def inverse_metric(engine: Engine, damping: float) -> list[Scale | None]:
     key = "max_exp_avg_sq" if engine.optimizer.defaults.get("amsgrad") else "exp_avg_sq"
     seconds = engine.optimizer_tensors(key)
     states = [{} if slot is None else engine.optimizer.state.get(slot.owner, {}) for slot in slots]
+    if all(second is None for second in seconds) and any(slots):
+        raise OGPSAError(
+            f"{type(engine.optimizer).__name__} on {engine.label} keeps no {key} of its weights' shapes, which "
+            "ogpsa_project: preconditioned and ogpsa_project_momentum read. Use ogpsa_project: update without it."
+        )
     steps = _numbers([{**group, **state}.get("step", 0) for group, state in zip(groups, states, strict=True)])
     means = _mean_squares(engine, seconds).sqrt().tolist()
     scales: list[Scale | None] = []

@@ -29,23 +29,24 @@ class Window:
         self._gram: Tensor | None = None
         self._norms = torch.zeros(0)
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor | float] = {}
 
-    def add(self, projection: Projection, subspace: CapabilitySubspace) -> None:
+    def add(self, projection: Projection, subspace: CapabilitySubspace, weight: Tensor | float = 1.0) -> None:
         """Take in one step.
 
         Args:
             projection: what the step's projection did.
             subspace: the subspace it was done with.
+            weight: what it counts for in the average.
         """
         if subspace.directions == 0:
             return
         weights, norms = self._of_sets(subspace, projection.norm.device)
-        self._add("removed_ratio", projection.removed / projection.norm)
-        self._add("cos", (weights @ projection.inner) / (norms * projection.norm))
+        self._add("removed_ratio", projection.removed / projection.norm, weight)
+        self._add("cos", (weights @ projection.inner) / (norms * projection.norm), weight)
         if projection.after is not None:
             norm, inner = projection.after
-            self._add("cos_after", (weights @ inner) / (norms * norm))
+            self._add("cos_after", (weights @ inner) / (norms * norm), weight)
 
     def add_step(self, step: RealisedStep, subspace: CapabilitySubspace) -> None:
         """Take in what the optimizer really did.
@@ -55,9 +56,10 @@ class Window:
             subspace: the subspace it was measured with.
         """
         weights, norms = self._of_sets(subspace, step.norm.device)
-        self._add("leak", (weights @ step.inner) / (norms * step.norm))
+        taken = (step.norm > 0).double()  # some optimizers skip a step by themselves, when float16 has overflowed
+        self._add("leak", (weights @ step.inner) / (norms * step.norm), taken)
         if step.projection is not None:
-            self.add(step.projection, subspace)
+            self.add(step.projection, subspace, taken)
 
     def _of_sets(self, subspace: CapabilitySubspace, device: torch.device) -> tuple[Tensor, Tensor]:
         """Weights of the directions in each set's gradient, of shape ``[sets, k]``, and norms of these gradients."""
@@ -65,12 +67,12 @@ class Window:
             gram, self.weights = subspace.gram.to(device), self.weights.to(device)
             self._norms = torch.einsum("sk,kl,sl->s", self.weights, gram, self.weights).clamp_min(0).sqrt()
             self._gram = subspace.gram
-        return self.weights, self._norms
+        return self.weights.to(device), self._norms.to(device)
 
-    def _add(self, key: str, value: Tensor) -> None:
-        value = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)  # a zero gradient has no direction
+    def _add(self, key: str, value: Tensor, weight: Tensor | float) -> None:
+        value = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0) * weight  # a zero gradient has no direction
         self._sums[key] = self._sums[key] + value if key in self._sums else value
-        self._counts[key] = self._counts.get(key, 0) + 1
+        self._counts[key] = self._counts.get(key, 0.0) + weight
 
     def read(self) -> dict[str, float]:
         """Return the averages and start a new window.
@@ -86,7 +88,10 @@ class Window:
         """
         figures: dict[str, float] = {}
         for key, total in self._sums.items():
-            mean = (total / self._counts[key]).tolist()
+            count = float(self._counts[key])
+            if not count:
+                continue
+            mean = (total / count).tolist()
             if isinstance(mean, float):
                 figures[f"ogpsa/{key}"] = mean
             else:

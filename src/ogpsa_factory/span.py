@@ -71,7 +71,9 @@ class Span:
                 flat, away = vector.reshape(-1), None if other is None else other.reshape(-1)
                 for start in range(0, flat.numel(), PIECE):
                     part = flat[start : start + PIECE]
-                    total += (part if away is None else part - away[start : start + PIECE]).double().square().sum()
+                    if away is not None:
+                        part = part - away[start : start + PIECE].to(part.device)
+                    total += part.double().square().sum()
         return self._engine.reduce_weights(total)
 
     def of_references(self, inner: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ weights: ``U^T d = U^T theta' - U^T theta`` is a difference of k numbers per gro
 from refresh to refresh, so that what one step's rounding leaves in the subspace, the next step takes back.
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +26,9 @@ from .metric import FIRST_MOMENTS, check_readable, inverse_metric, quotient
 from .modes import Projection, plan
 from .span import Scales, Span
 from .subspace import CapabilitySubspace, Gradients
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class StepProjection:
 
     Args:
         arguments: validated arguments.
-        engine: where weights are; its ``around_step`` was called.
+        engine: where weights are.
         subspace: the capability subspace; it is read anew in every step.
 
     Attributes:
@@ -65,15 +71,29 @@ class StepProjection:
         self._roots: tuple[Tensor, Tensor] | None = None  # of the stored basis's own Gram matrix, see `whiten`
         self._start: list[Tensor | None] | None = None
 
-    def check(self, hooked: bool) -> None:
-        """Refuse an optimizer whose steps cannot be projected as asked.
+    def attach(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Have callbacks called around each step of an optimizer.
 
         Args:
-            hooked: what ``Engine.around_step`` has returned.
+            optimizer: the innermost optimizer of the training loop.
+            before: see ``Engine.around_step``.
+            after: the same.
 
         Raises:
-            OGPSAError: naming the optimizer or the engine.
+            OGPSAError: naming the optimizer or the engine, if its steps cannot be projected as asked.
         """
+        hooked = self._engine.around_step(optimizer, before, after)
+        try:
+            self._check(hooked)
+        except OGPSAError:
+            self._engine.release()
+            raise
+        if not hooked:
+            logger.info(
+                "What leaks is not measured: the optimizer's steps are out of reach on %s.", self._engine.label
+            )
+
+    def _check(self, hooked: bool) -> None:
         if self.projects and not hooked:
             raise OGPSAError(
                 f"ogpsa_project: {'preconditioned' if self._preconditioned else 'update'} does not work on "
@@ -96,14 +116,13 @@ class StepProjection:
         if not self.projects or not self._subspace.directions:
             return
         self._roots = None
-        # z of schedule-free optimizers: the weights that they evaluate lie between it and the ones that they train.
-        kept = ["z"] if "ScheduleFree" in type(self._engine.optimizer).__name__ else []
         self.anchors = {"weights": self._span.inner(self._engine.optimizer_tensors())}
-        for key in kept:  # made in the first step, as a copy of the weights
-            tensors = self._engine.optimizer_tensors(key)
-            self.anchors[key] = self._span.inner(tensors) if self._exist(tensors) else self.anchors["weights"]
+        if "ScheduleFree" in type(self._engine.optimizer).__name__:
+            # What it evaluates lies between the weights that it trains and z, which its first step copies of them.
+            kept = self._engine.optimizer_tensors("z")
+            self.anchors["z"] = self._span.inner(kept) if self._exist(kept) else self.anchors["weights"].clone()
         if known is not None:
-            self.anchors.update({key: value for key, value in known.items() if key in self.anchors})
+            self.anchors |= {key: known[key].to(own.device) for key, own in self.anchors.items() if key in known}
         elif self._momentum == "refresh":
             self._project_momentum()
 
@@ -112,11 +131,14 @@ class StepProjection:
         """Call it before each step.
 
         Args:
-            measure: whether to measure this step, for which a copy of the weights is held until it is taken.
+            measure: whether to measure this step, for which a copy of the weights is held until it is taken, in host
+                memory if that is where the basis is.
         """
         self._start = None
         if measure and self._subspace.directions:
-            self._start = [None if w is None else w.clone() for w in self._engine.optimizer_tensors()]
+            weights = self._engine.optimizer_tensors()
+            host = torch.device("cpu") if self._subspace.offload else None
+            self._start = [None if w is None else w.to(host or w.device, copy=True) for w in weights]
 
     @torch.no_grad()
     def after(self) -> RealisedStep | None:
@@ -133,7 +155,7 @@ class StepProjection:
             return None
         for before, now in zip(step, self._engine.optimizer_tensors(), strict=True):
             if before is not None and now is not None:
-                torch.sub(now, before, out=before)
+                torch.sub(now.to(before.device), before, out=before)
         norm = self._span.squared_distance(step).sqrt()
         return RealisedStep(norm, self._span.of_references(self._span.inner(step)), projection)
 
@@ -142,26 +164,31 @@ class StepProjection:
         inverse, root = self._metric_roots(scales)
         for key, anchor in self.anchors.items():
             weights = self._engine.optimizer_tensors(None if key == "weights" else key)
-            moved = self._span.inner(weights) - anchor.to(inverse.device)
+            there = self._span.inner(weights)
+            moved = there - anchor
             remove = self._removal(-moved, inverse, root)
             if key == "weights" and self._start is not None:
-                projection = self._measured(weights, -moved, remove, scales)
+                projection = self._measured(weights, there, remove, scales)
             self._span.subtract(weights, -remove, scales)
             if self._subspace.mode != "orthogonal":  # otherwise nothing is left of what was moved
-                self.anchors[key] = anchor.to(moved.device) + moved + _times(root.mT @ root, remove)
+                self.anchors[key] = anchor + moved + _times(root.mT @ root, remove)
         self._engine.commit_weights()
         if self._momentum == "step":
-            self._project_momentum()
+            self._project_momentum(scales)
         return projection
 
-    def _measured(self, weights: Gradients, inner: Tensor, remove: Tensor, scales: Scales) -> Projection:
-        """What is about to be removed from a step that began where the copy of the weights is."""
+    def _measured(self, weights: Gradients, there: Tensor, remove: Tensor, scales: Scales) -> Projection:
+        """What is about to be removed from a step that began where the copy of the weights is, and led ``there``.
+
+        From the anchor it differs by what rounding has left in the weights of 16 bits, which is no part of this step.
+        """
         squares = self._span.gram([None if scale is None else _squared(scale) for scale in scales])
         removed = torch.einsum("gi,gij,gj->", remove, squares, remove).clamp_min(0).sqrt()
         norm = self._span.squared_distance(weights, self._start).sqrt()
+        inner = self._span.inner(self._start or []).to(there.device) - there
         return Projection(norm, removed, self._span.of_references(inner), None)
 
-    def _project_momentum(self) -> None:
+    def _project_momentum(self, scales: Scales | None = None) -> None:
         """Make of the first moment what a step along it would become if it were projected.
 
         With ``A`` the metric that the optimizer divides by, such a step is ``A^-1 m``, so the moment becomes
@@ -170,7 +197,8 @@ class StepProjection:
         for key in FIRST_MOMENTS:
             moments = self._engine.optimizer_tensors(key)
             if self._exist(moments):
-                scales, own = self._scales(), inverse_metric(self._engine, damping=0.0)
+                scales = self._scales() if scales is None else scales
+                own = inverse_metric(self._engine, damping=0.0)
                 remove = self._removal(self._span.inner(moments, own), *self._metric_roots(scales))
                 self._span.subtract(moments, remove, [quotient(d, a) for d, a in zip(scales, own, strict=True)])
 
@@ -203,7 +231,9 @@ class StepProjection:
         Returns:
             Of shape ``[groups, k]``.
         """
-        coordinates = root @ self._subspace.coordinates.to(root.device)
+        coordinates = self._subspace.coordinates
+        if self._subspace.mode != "orthogonal":  # which does not look at them
+            coordinates = root.cpu() @ coordinates
         _, remove = plan(self._subspace.mode, coordinates, _times(inverse, inner))
         return _times(inverse.mT, remove)
 

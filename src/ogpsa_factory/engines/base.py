@@ -174,7 +174,9 @@ class Engine(ABC):
         return self.reduce(tensor)
 
     def around_step(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> bool:
-        """Have callbacks called around each step that the optimizer takes, not around one that is skipped.
+        """Have callbacks called around each step that the optimizer takes.
+
+        Not around one that a ``GradScaler`` skips, unless the optimizer is fused: that is called, and moves nothing.
 
         Args:
             optimizer: the innermost optimizer of the training loop.

@@ -27,19 +27,20 @@ _DEEPSPEED: dict[str, tuple[Callable[[Any], Engine], str]] = {
         "partition_size real_dp_process_group single_partition_of_fp32_groups micro_step_id cpu_offload "
         "partition_gradients gradient_accumulation_dtype master_weights_and_grads_dtype ready_for_gradients "
         "setup_buckets _release_ipg_buffers _release_preflattened_grad_buffers _wait_for_offload_copies "
-        "reset_cpu_buffers",
+        "reset_cpu_buffers parallel_partitioned_bit16_groups _optimizer_step",
     ),
     "DeepSpeedZeroOptimizer_Stage3": (
         Zero3Engine,
         "averaged_gradients fp16_groups grad_partitions_flat_buffer fp32_partitioned_groups_flat grad_position "
         "micro_step_id offload_optimizer swap_optimizer gradient_accumulation_dtype master_weights_and_grads_dtype "
         "_offload_boundary_param_ids _swappable_optimizer_subgroup _optimizer_states_and_gradient_swap_in "
-        "_release_swap_buffers _writeback_swap_state _constant_buffered_norm2 reset_cpu_buffers",
+        "_release_swap_buffers _writeback_swap_state _constant_buffered_norm2 reset_cpu_buffers "
+        "sub_group_to_group_id _optimizer_step _reassign_or_swap_out_partitioned_parameters",
     ),
     "BF16_Optimizer": (
         BF16Engine,
         "bf16_groups fp32_groups_gradients fp32_groups_gradients_flat fp32_groups_has_gradients grad_acc_dtype "
-        "clear_hp_grads",
+        "clear_hp_grads fp32_groups_flat_partition real_dp_process_group",
     ),
     "FP16_Optimizer": (Zero0Engine, ""),  # also of bfloat16 weights; the unfused one is for optimizers but FusedAdam
     "FP16_UnfusedOptimizer": (Zero0Engine, ""),

@@ -32,7 +32,7 @@ class Memory:
         rounding: what PyTorch's allocator of pinned memory adds to the basis: it rounds up to powers of two.
         buffers: pieces of an offloaded basis on their way to the device.
         accumulators: during a refresh, the float32 sum of one direction where the engine's gradients cannot be it.
-        pieces: during a refresh, temporaries in float64.
+        pieces: temporaries in float64, during a refresh and where steps are projected or measured.
         copy: on logged steps, the weights before the step, by which it is measured; at no other time, and never during
             a refresh.
     """
@@ -65,7 +65,7 @@ class Memory:
     @property
     def peak(self) -> int:
         """Training and OGPSA at the fuller of two moments: during a refresh, and in a logged step."""
-        return self.training + max(self.refresh, self.steady + self.copy)
+        return self.training + max(self.refresh, self.steady + self.copy + self.pieces)
 
 
 @dataclass(frozen=True)

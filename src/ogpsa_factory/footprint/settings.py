@@ -105,7 +105,7 @@ def _from_training_file(given: dict[str, Any]) -> Settings:
         subspace_dtype=ours.ogpsa_subspace_dtype,
         offload=bool(ours.ogpsa_offload),
         granularity=ours.ogpsa_granularity,
-        project=ours.ogpsa_project,
+        project="gradient" if ours.ogpsa_monitor_only else ours.ogpsa_project,
         precision="pure"
         if given.get("pure_bf16")
         else "mixed"

@@ -28,7 +28,8 @@ LEAK_TEXT = (
 )
 LOSS_TEXT = (
     "The number is the share of the safety gradient's norm that the projection removes, or would remove where it is "
-    "only watched, averaged over training: in the mode `orthogonal`, the overlap with the capability subspace. The "
+    "only watched, averaged over training: in the mode `orthogonal`, the overlap with the capability subspace. Where "
+    "the optimizer's step is projected, it is of the step, on logged steps, and may exceed 1 in its metric. The "
     "darker a line, the larger it is. Methods differ in more than this, so it shows what goes with it, not what it "
     "causes."
 )
