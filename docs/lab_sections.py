@@ -104,9 +104,9 @@ def tax_section() -> str:
     return "\n\n".join(f"{pipeline_title(each)}:\n\n{table_to_markdown(table)}" for each, table in tables.items())
 
 
-def pair_section(ours: str, theirs: str) -> str:
+def pair_section(ours: str, theirs: str, name: str = "methods") -> str:
     """One method minus another."""
-    study = _study("methods")
+    study = _study(name)
     table = table_to_markdown(pair_table(study, ours, theirs))
     return f"{study.methods[ours]} minus {study.methods[theirs]}, in points:\n\n{table}"
 

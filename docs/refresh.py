@@ -262,6 +262,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "worlds": lambda: lab_sections.worlds_section("methods", "second_world"),
         "step": lambda: lab_sections.step_section("step"),
         "step_conflict": lambda: lab_sections.step_section("step_conflict"),
+        "step_pair": lambda: lab_sections.pair_section("preconditioned", "gradient", "step"),
         "leak": lab_sections.leak_section,
         "step_refresh": lambda: lab_sections.ablation_section("step_refresh"),
         "step_momentum": lambda: lab_sections.ablation_section("step_momentum"),
