@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -226,6 +227,25 @@ def rank_environment() -> dict[str, str]:
     """One thread per rank. The environment's own tools come first: DeepSpeed builds with one version of ninja."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
+
+
+def launcher_environment(ranks: int = 2) -> dict[str, str]:
+    """For ``llamafactory-cli`` with torchrun.
+
+    LLaMA-Factory takes a port that is free when it starts, and opens it seconds later. Left to itself it takes one of
+    those that the system hands out, which any connection of a test beside this one may get in the meantime.
+    """
+    for port in random.Random(os.getpid()).sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                break
+    launch = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(ranks), "MASTER_PORT": str(port)}
+    return {**rank_environment(), **launch}
+
+
+def succeeded(code: int, log: str) -> bool:
+    """Whether a command with torchrun ended well; some gloo processes abort while Python shuts down, all work done."""
+    return code == 0 or "terminate called without an active exception" in log or "SIGABRT" in log
 
 
 def torchrun(

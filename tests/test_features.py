@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import logged, report
+from conftest import launcher_environment, logged, rank_environment, report, succeeded
 
 
 FEATURES = {
@@ -245,10 +245,12 @@ def test_command_line(toy, form):
         one_machine = ["--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
         launch = [f"{tools}/accelerate", "launch", *one_machine, "--dynamo_backend", "no"]
         command = [*launch, "-m", "llamafactory.launcher", *arguments]
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    if form == "torchrun":
-        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
-    subprocess.run(command, check=True, timeout=200, env=environment)
+    environment = launcher_environment() if form == "torchrun" else rank_environment()
+    log = toy.root / "log"
+    with log.open("w") as output:
+        code = subprocess.run(command, timeout=200, env=environment, stdout=output, stderr=output).returncode
+    printed = log.read_text(encoding="utf-8")[-3000:]
+    assert succeeded(code, printed), printed
     assert logged(toy, "ogpsa/refresh_step") == [0, 1]
     assert report(toy)["run_arguments"]["training"]["ddp_backend"] == config.get("ddp_backend")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import launcher_environment
 
 from ogpsa_factory import OGPSAError, cli
 from ogpsa_factory.mappings import read_mapping
@@ -715,7 +716,7 @@ def test_workers_of_torchrun_keep_others_out(real, toy, capsys):
     endless = {"stage": "sft", "dataset": "safety", "max_steps": 10**6, "ddp_backend": "gloo"}
     real.write("sft.yaml", endless)
     real.stages()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    environment = launcher_environment()
     command = [sys.executable, "-m", "ogpsa_factory.cli", "pipeline", str(real.file)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     try:
