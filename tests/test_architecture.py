@@ -15,6 +15,8 @@ MUST_NOT_KNOW = {
     "_startup.py": {"*third-party"},
     "grouping.py": {"*third-party"},
     "linalg.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
+    "kernels.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
+    "fused.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "storage.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "conflict.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     "modes.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
@@ -32,7 +34,7 @@ MUST_NOT_KNOW = {
     "controller.py": ENGINES_AND_FRAMEWORKS | {".llamafactory", ".engines.native"},
     "engines": {"llamafactory", "accelerate", "transformers"}
     | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
-    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".step", ".span", ".metric"},
+    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".kernels", ".fused", ".step", ".span", ".metric"},
     "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},

@@ -137,6 +137,15 @@ class OGPSAArguments:
         default=False,
         metadata={"help": "Keep the subspace in host memory instead of on the accelerator."},
     )
+    ogpsa_kernels: Literal["auto", "plain", "fused"] = field(
+        default="auto",
+        metadata={
+            "help": (
+                "What computes the projection: plain PyTorch, or kernels that torch.compile makes (fused). auto: "
+                "fused where a rank holds 16 million gradient elements or more and there is a compiler."
+            )
+        },
+    )
     ogpsa_reference_batch_size: int | None = field(
         default=None,
         metadata={"help": "Rows per device in one reference pass. Default: `per_device_train_batch_size`."},

@@ -24,6 +24,7 @@ from . import checkpoint
 from .arguments import OGPSAArguments
 from .coverage import Coverage
 from .engines.base import Engine
+from .fused import choose_kernels
 from .grouping import group_parameters
 from .metrics import Window
 from .reference import ReferenceSet, collect_gradient, isolated_randomness
@@ -82,6 +83,9 @@ class Controller:
             dtype=arguments.subspace_dtype or (torch.bfloat16 if narrow else None),  # float16 has too small a range
             offload=arguments.ogpsa_offload,
             reduce=engine.reduce,
+            kernels=choose_kernels(
+                arguments.ogpsa_kernels, sum(engine.sizes), (engine.devices or [engine.device])[0], self._on_any_rank
+            ),
         )
         self.window = Window(self.references)
         self.step = StepProjection(arguments, engine, self.subspace)

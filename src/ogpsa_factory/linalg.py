@@ -4,16 +4,13 @@ No temporary is larger than k rows of a piece, and sums over pieces are kept in 
 nothing but their own precision.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .kernels import Kernels, Scale
 from .storage import PIECE
-
-
-Scale = Callable[[int, int], Tensor]  # elements from one number to another of a long vector, made when asked for
-_BLOCK = 1 << 15
 
 
 def add_gram(gram: Tensor, rows: Tensor) -> None:
@@ -39,7 +36,9 @@ def mix_rows(rows: Tensor, mix: Tensor) -> None:
         piece.copy_(mix @ piece.double())
 
 
-def add_inner_products(sums: Tensor, squared: Tensor, rows: Iterator[Tensor] | None, vector: Tensor) -> None:
+def add_inner_products(
+    sums: Tensor, squared: Tensor, rows: Iterator[Tensor] | None, vector: Tensor, kernels: Kernels
+) -> None:
     """Add ``rows @ vector`` to ``sums`` and the squared norm of ``vector`` to ``squared``.
 
     Args:
@@ -48,16 +47,18 @@ def add_inner_products(sums: Tensor, squared: Tensor, rows: Iterator[Tensor] | N
         rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`, or None for no
             rows.
         vector: ``n`` numbers in any shape and dtype.
+        kernels: what computes a piece.
     """
-    flat = vector.reshape(-1)
-    for start in range(0, flat.numel(), PIECE):
-        part = flat[start : start + PIECE].float()
-        squared += part.dot(part)
-        if rows is not None:
-            sums += next(rows).float().mv(part)
+    for _, part, piece in _pieces(vector, rows):
+        inner, norm = kernels.inner(piece, part)
+        squared += norm
+        if inner is not None:
+            sums += inner
 
 
-def add_exact_inner_products(sums: Tensor, rows: Iterator[Tensor], vector: Tensor, scale: Scale | None = None) -> None:
+def add_exact_inner_products(
+    sums: Tensor, rows: Iterator[Tensor], vector: Tensor, scale: Scale | None, kernels: Kernels
+) -> None:
     """Add ``rows diag(scale) vector`` to ``sums``, in float64 throughout: for figures that are nearly equal.
 
     Args:
@@ -65,17 +66,14 @@ def add_exact_inner_products(sums: Tensor, rows: Iterator[Tensor], vector: Tenso
         rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
         vector: ``n`` numbers in any shape and dtype.
         scale: gives elements of the diagonal; None for ones.
+        kernels: what computes a piece.
     """
-    flat = vector.reshape(-1)
-    for start in range(0, flat.numel(), PIECE):
-        part, piece = flat[start : start + PIECE], next(rows)
-        if scale is not None:
-            part = part.float() * scale(start, start + part.numel())
-        for block in _blocks(part):
-            sums += piece[:, block].double().mv(part[block].double())
+    for start, part, piece in _pieces(vector, rows):
+        if piece is not None:
+            sums += kernels.exact_inner(piece, part, scale, start)
 
 
-def add_scaled_gram(gram: Tensor, rows: Iterator[Tensor], scale: Scale | None, size: int) -> None:
+def add_scaled_gram(gram: Tensor, rows: Iterator[Tensor], scale: Scale | None, size: int, kernels: Kernels) -> None:
     """Add ``rows diag(scale) rows^T`` to ``gram``.
 
     Args:
@@ -83,22 +81,18 @@ def add_scaled_gram(gram: Tensor, rows: Iterator[Tensor], scale: Scale | None, s
         rows: pieces of a matrix of shape ``[k, n]``, from :func:`row_pieces`.
         scale: gives elements of the diagonal, float32; None for ones.
         size: ``n``.
+        kernels: what computes a piece.
     """
-    for start in range(0, size, PIECE):
+    start = 0
+    while start < size:
         piece = next(rows)
-        part = piece[0] if scale is None else scale(start, start + piece.shape[1])
-        for block in _blocks(part):
-            wide = piece[:, block].double()
-            gram += (wide if scale is None else wide * part[block]) @ wide.T
+        gram += kernels.gram(piece, scale, start)
+        start += piece.shape[1]
 
 
-def _blocks(part: Tensor) -> Iterator[slice]:
-    """Cut a piece so that what is computed from it in float64 stays in a processor's cache; a GPU takes it whole."""
-    length = part.numel() if part.device.type != "cpu" else _BLOCK
-    return (slice(start, start + length) for start in range(0, part.numel(), length))
-
-
-def subtract_rows(vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor, scale: Scale | None = None) -> None:
+def subtract_rows(
+    vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor, scale: Scale | None, kernels: Kernels
+) -> None:
     """``vector -= scale * rows^T coefficients`` in place.
 
     Args:
@@ -106,20 +100,25 @@ def subtract_rows(vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor, 
         rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
         coefficients: of shape ``[k]``.
         scale: gives elements of the factor; None for one.
+        kernels: what computes a piece.
     """
     flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
     weights = coefficients.to(vector.device, torch.float32)
-    for start in range(0, flat.numel(), PIECE):
-        part = flat[start : start + PIECE]
-        piece = next(rows).float()
-        if scale is not None:
-            part -= piece.T.mv(weights).mul_(scale(start, start + part.numel()))
-        elif part.dtype == torch.float32:
-            part.addmv_(piece.T, weights, alpha=-1)
-        else:
-            part.copy_(part.float().addmv_(piece.T, weights, alpha=-1))
+    for start, part, piece in _pieces(flat, rows):
+        if piece is not None:
+            kernels.subtract_(part, piece, weights, scale, start)
     if flat.data_ptr() != vector.data_ptr():
         vector.copy_(flat.view_as(vector))
+
+
+def _pieces(vector: Tensor, rows: Iterator[Tensor] | None) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """First element, the vector's part and the rows' piece, as long as the rows come; by ``PIECE`` without rows."""
+    flat, start = vector.detach().reshape(-1), 0
+    while start < flat.numel():
+        piece = None if rows is None else next(rows)
+        end = start + (PIECE if piece is None else piece.shape[1])
+        yield start, flat[start:end], piece
+        start = end
 
 
 def whiten(gram: Tensor) -> tuple[Tensor, Tensor]:

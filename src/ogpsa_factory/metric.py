@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .engines.base import Engine
 from .errors import OGPSAError
-from .linalg import Scale
+from .kernels import InverseRoot, Scale
 from .storage import PIECE
 
 
@@ -83,7 +83,9 @@ def inverse_metric(engine: Engine, damping: float) -> list[Scale | None]:
             continue
         corrected = group.get("bias_correction", True) and step > 0
         correction = (1 - float(group["betas"][1]) ** step) ** 0.5 if corrected else 1.0
-        scales.append(_adam(second, rate * correction, float(group["eps"]) * correction + damping * mean))
+        # lr / (sqrt(v / correction^2) + eps), with both sides of the fraction times the correction.
+        epsilon = float(group["eps"]) * correction + damping * mean
+        scales.append(InverseRoot(second.reshape(-1), rate * correction, epsilon))
     return scales
 
 
@@ -111,12 +113,6 @@ def _mean_squares(engine: Engine, seconds: list[Tensor | None]) -> Tensor:
             own[1] += second.numel()
     sums = engine.reduce_weights(sums).cpu()
     return sums[:, 0] / sums[:, 1].clamp_min(1)
-
-
-def _adam(second: Tensor, factor: float, epsilon: float) -> Scale:
-    """``lr / (sqrt(v / correction^2) + eps)``, with both sides of the fraction times the correction."""
-    flat = second.reshape(-1)
-    return lambda start, end: factor / (flat[start:end].float().sqrt() + epsilon)
 
 
 def _constant(value: float, device: torch.device) -> Scale:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .engines.base import Engine
-from .linalg import Scale, add_exact_inner_products, add_scaled_gram, subtract_rows
+from .kernels import Scale
+from .linalg import add_exact_inner_products, add_scaled_gram, subtract_rows
 from .storage import PIECE, row_pieces
 from .subspace import CapabilitySubspace, Gradients
 
@@ -44,7 +45,8 @@ class Span:
         sums = torch.zeros(self._subspace.norms.shape, dtype=torch.float64, device=self._device(vectors))
         rows = self._rows(vectors)
         for i, group, vector in self._pairs(vectors):
-            add_exact_inner_products(sums[group], rows, vector, scales[i] if scales else None)
+            scale = scales[i] if scales else None
+            add_exact_inner_products(sums[group], rows, vector, scale, self._subspace.kernels)
         return self._engine.reduce_weights(sums)
 
     def gram(self, scales: Scales) -> Tensor:
@@ -54,14 +56,15 @@ class Span:
         gram = torch.zeros(groups, k, k, dtype=torch.float64, device=self._device(weights))
         rows = self._rows(weights)
         for i, group, weight in self._pairs(weights):
-            add_scaled_gram(gram[group], rows, scales[i], weight.numel())
+            add_scaled_gram(gram[group], rows, scales[i], weight.numel(), self._subspace.kernels)
         return self._engine.reduce_weights(gram)
 
     def subtract(self, vectors: Gradients, coefficients: Tensor, scales: Scales | None = None) -> None:
         """``x -= D^-1 U c`` in place, with coefficients of shape ``[groups, k]``."""
         rows = self._rows(vectors)
         for i, group, vector in self._pairs(vectors):
-            subtract_rows(vector, rows, coefficients[group], scales[i] if scales else None)
+            scale = scales[i] if scales else None
+            subtract_rows(vector, rows, coefficients[group], scale, self._subspace.kernels)
 
     def squared_distance(self, vectors: Gradients, others: Gradients | None = None) -> Tensor:
         """Squared norm of the vectors, or of their differences from others; scalar, float64, the same on all ranks."""
@@ -93,7 +96,7 @@ class Span:
             for basis, vector, offset in zip(self._subspace.basis, vectors, self._engine.weight_offsets, strict=True)
             if basis is not None and vector is not None
         ]
-        return row_pieces(used, self._device(vectors))
+        return row_pieces(used, self._device(vectors), self._subspace.kernels.whole)
 
     def _device(self, vectors: Gradients) -> torch.device:
         return next((v.device for v in vectors if v is not None), self._engine.device)

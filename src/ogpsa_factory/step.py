@@ -21,7 +21,8 @@ from torch import Tensor
 from .arguments import OGPSAArguments
 from .engines.base import Engine
 from .errors import OGPSAError
-from .linalg import Scale, whiten
+from .kernels import Scale
+from .linalg import whiten
 from .metric import FIRST_MOMENTS, check_readable, inverse_metric, quotient
 from .modes import Projection, plan
 from .span import Scales, Span

@@ -47,19 +47,23 @@ def copy_row(
     return device
 
 
-def row_pieces(matrices: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+def row_pieces(matrices: Sequence[Tensor], device: torch.device, whole: bool = False) -> Iterator[Tensor]:
     """Cut matrices into pieces of ``PIECE`` columns.
 
     Args:
         matrices: each of shape ``[k, n]``, on ``device`` or on the host.
         device: where the pieces are wanted.
+        whole: do not cut matrices that are on ``device``.
 
     Returns:
         All pieces of the first matrix, then of the second, and so on. A piece may be overwritten once the next one has
         been asked for.
     """
+    away = any(m.device != device for m in matrices)
+    if whole and not away:
+        return (m for m in matrices if m.shape[1])
     pieces = (m[:, start : start + PIECE] for m in matrices for start in range(0, m.shape[1], PIECE))
-    if device.type == "cuda" and any(m.device != device for m in matrices):
+    if device.type == "cuda" and away:
         return _copied_ahead(pieces, max(m.shape[0] for m in matrices), matrices[0].dtype, device)
     return (piece.to(device) for piece in pieces)
 

@@ -15,6 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from .kernels import Kernels
 from .linalg import add_gram, add_inner_products, mix_rows, orthonormalise, subtract_rows
 from .modes import Mode, Projection, plan
 from .storage import allocate, copy_row, row_pieces
@@ -41,6 +42,7 @@ class CapabilitySubspace:
         dtype: in which the basis is stored; None keeps the reference gradients' dtype.
         offload: keep the basis in host memory (pinned if there is a GPU) and bring it over piece by piece.
         reduce: sums a tensor over the ranks that hold the other shards, and returns it; None for whole gradients.
+        kernels: what computes pieces of long vectors; None for plain PyTorch.
 
     Attributes:
         basis: per tensor an orthonormal basis of shape ``[k, numel]``, or None; rows beyond a group's rank are zero.
@@ -64,6 +66,7 @@ class CapabilitySubspace:
         dtype: torch.dtype | None = None,
         offload: bool = False,
         reduce: Callable[[Tensor], Tensor] | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}.")
@@ -81,6 +84,7 @@ class CapabilitySubspace:
         self.dtype = dtype
         self.offload = offload
         self.reduce = reduce or (lambda tensor: tensor)
+        self.kernels = kernels or Kernels()
         self.basis: list[Tensor | None] = []
         empty = torch.zeros(0, 0, 0, dtype=torch.float64)
         self._set_coordinates(empty, torch.zeros(0, 0, dtype=torch.float64), empty.sum(dim=0))
@@ -184,7 +188,7 @@ class CapabilitySubspace:
                 if gradient is not None and keep is not None:
                     gradient.mul_(keep[group].to(gradient.device))
                 if gradient is not None and basis is not None:
-                    subtract_rows(gradient, rows, remove[group])
+                    subtract_rows(gradient, rows, remove[group], None, self.kernels)
         after = None
         if measure:
             inner_after, squared_after = self._inner_products(gradients)
@@ -250,14 +254,16 @@ class CapabilitySubspace:
         rows = self._rows(gradients)
         for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
             if gradient is not None:
-                add_inner_products(sums[group, :k], sums[group, k], None if basis is None else rows, gradient)
+                own = None if basis is None else rows
+                add_inner_products(sums[group, :k], sums[group, k], own, gradient, self.kernels)
         sums = self.reduce(sums)
         return sums[:, :k], sums[:, k]
 
     def _rows(self, gradients: Gradients) -> Iterator[Tensor]:
         """Pieces of the basis, in order, of the tensors that have both a basis and a gradient."""
         used = [(b, g.device) for b, g in zip(self.basis, gradients, strict=True) if b is not None and g is not None]
-        return row_pieces([basis for basis, _ in used], used[0][1] if used else torch.device("cpu"))
+        device = used[0][1] if used else torch.device("cpu")
+        return row_pieces([basis for basis, _ in used], device, self.kernels.whole)
 
     def _reference_inner(self, inner: Tensor) -> Tensor:
         self.scaled = self.scaled.to(inner.device)

@@ -1,0 +1,101 @@
+"""What is computed of one piece of long vectors: in plain PyTorch here, the reference for :mod:`ogpsa_factory.fused`.
+
+Sums are returned in float64. They are taken in float32 over at most ``PIECE`` elements, or in float64 throughout where
+figures that are nearly equal will be subtracted.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+Scale = Callable[[int, int], Tensor]  # elements from one number to another of a long vector, made when asked for
+_BLOCK = 1 << 15
+
+
+@dataclass(frozen=True)
+class InverseRoot:
+    """A :data:`Scale` whose ingredients can be seen: ``factor / (sqrt(second) + epsilon)``.
+
+    Attributes:
+        second: second moment, flat, of any floating dtype.
+        factor: see above.
+        epsilon: see above.
+    """
+
+    second: Tensor
+    factor: float
+    epsilon: float
+
+    def __call__(self, start: int, end: int) -> Tensor:
+        """Elements from one number to another, float32."""
+        return self.factor / (self.second[start:end].float().sqrt() + self.epsilon)
+
+
+class Kernels:
+    """Products and moves of one piece, each of its operations a pass over memory.
+
+    Attributes:
+        whole: whether matrices are best taken whole where they are, and not piece by piece.
+    """
+
+    whole = False
+
+    def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
+        """``rows @ part``, and the squared norm of ``part``.
+
+        Args:
+            rows: of shape ``[k, n]``, or None for no rows.
+            part: of shape ``[n]``, any floating dtype.
+
+        Returns:
+            Of shape ``[k]``, or None; and a scalar.
+        """
+        part = part.float()
+        return None if rows is None else rows.float().mv(part), part.dot(part)
+
+    def exact_inner(self, rows: Tensor, part: Tensor, scale: Scale | None, start: int) -> Tensor:
+        """``rows diag(scale) part`` in float64 throughout.
+
+        Args:
+            rows: of shape ``[k, n]``.
+            part: of shape ``[n]``.
+            scale: gives elements of the diagonal; None for ones.
+            start: number of the piece's first element, by which the scale counts.
+
+        Returns:
+            Of shape ``[k]``, float64.
+        """
+        sums = torch.zeros(len(rows), dtype=torch.float64, device=part.device)
+        if scale is not None:
+            part = part.float() * scale(start, start + part.numel())
+        for block in _blocks(part):
+            sums += rows[:, block].double().mv(part[block].double())
+        return sums
+
+    def gram(self, rows: Tensor, scale: Scale | None, start: int) -> Tensor:
+        """``rows diag(scale) rows^T``, of shape ``[k, k]``, float64; arguments as above."""
+        gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+        part = rows[0] if scale is None else scale(start, start + rows.shape[1])
+        for block in _blocks(part):
+            wide = rows[:, block].double()
+            gram += (wide if scale is None else wide * part[block]) @ wide.T
+        return gram
+
+    def subtract_(self, part: Tensor, rows: Tensor, weights: Tensor, scale: Scale | None, start: int) -> None:
+        """``part -= scale * rows^T weights`` in place; ``weights`` of shape ``[k]``, float32, the others as above."""
+        rows = rows.float()
+        if scale is not None:
+            part -= rows.T.mv(weights).mul_(scale(start, start + part.numel()))
+        elif part.dtype == torch.float32:
+            part.addmv_(rows.T, weights, alpha=-1)
+        else:
+            part.copy_(part.float().addmv_(rows.T, weights, alpha=-1))
+
+
+def _blocks(part: Tensor) -> Iterator[slice]:
+    """Cut a piece so that what is computed from it in float64 stays in a processor's cache; a GPU takes it whole."""
+    length = part.numel() if part.device.type != "cpu" else _BLOCK
+    return (slice(start, start + length) for start in range(0, part.numel(), length))
