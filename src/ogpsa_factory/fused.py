@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 WORTH_COMPILING = 1 << 24  # elements of gradients on one rank: below, compiling takes longer than it saves in a run
 _BLOCK = 4096
 _SHORTEST = 1 << 15  # elements: below, a call of a compiled kernel takes longer than the plain operations
+_SHORTEST_FLOAT32 = 1 << 17  # the same where these are one each, and convert nothing
 _MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop
 
 
@@ -54,7 +55,7 @@ class FusedKernels(Kernels):
 
     def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
         """See :meth:`Kernels.inner`."""
-        if rows is None or part.numel() < _SHORTEST:
+        if rows is None or part.numel() < _shortest(rows, part):
             return super().inner(rows, part)
         sums: Tensor = self._call(_inner, rows, part)
         end = _end_of_blocks(part)
@@ -87,7 +88,8 @@ class FusedKernels(Kernels):
 
     def subtract_(self, part: Tensor, rows: Tensor, weights: Tensor, scale: Scale | None, start: int) -> None:
         """See :meth:`Kernels.subtract_`."""
-        if part.numel() < _SHORTEST or not (scale is None or isinstance(scale, InverseRoot)):
+        few = part.numel() < (_shortest(rows, part) if scale is None else _SHORTEST)
+        if few or not (scale is None or isinstance(scale, InverseRoot)):
             super().subtract_(part, rows, weights, scale, start)
         else:
             self._call(_subtract, rows, part, weights, *_ingredients(scale, start, part))
@@ -149,6 +151,10 @@ def _right(kernels: FusedKernels, device: torch.device) -> bool:
         sums = [inner.double(), squared[None].double(), each.exact_inner(rows, part, scale, 0)]
         results.append(torch.cat([*sums, each.gram(rows, scale, 0).flatten(), changed.double()]))
     return torch.allclose(results[0], results[1], rtol=1e-4, atol=1e-4)
+
+
+def _shortest(rows: Tensor, part: Tensor) -> int:
+    return _SHORTEST_FLOAT32 if rows.dtype == part.dtype == torch.float32 else _SHORTEST
 
 
 def _end_of_blocks(part: Tensor) -> int:

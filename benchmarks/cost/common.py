@@ -1,0 +1,147 @@
+"""What the parts of the benchmark share: models of a given size, rows, clocks, and the memory's bandwidth."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import psutil
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from ogpsa_factory.arguments import OGPSAArguments
+from ogpsa_factory.controller import Controller
+from ogpsa_factory.engines import NativeEngine
+from ogpsa_factory.reference import make_reference_set
+
+
+# hidden, intermediate, layers, heads, key-value heads, vocabulary, tied embeddings. From 0.5B on, those of Qwen2.5.
+SIZES = {
+    "5M": (256, 704, 4, 4, 2, 8_000, True),
+    "20M": (384, 1536, 6, 6, 2, 16_000, True),
+    "50M": (512, 2048, 10, 8, 4, 16_000, True),
+    "200M": (1024, 2816, 14, 16, 8, 32_000, True),
+    "0.5B": (896, 4864, 24, 14, 2, 151_936, True),
+    "1.5B": (1536, 8960, 28, 12, 2, 151_936, True),
+    "3B": (2048, 11008, 36, 16, 2, 151_936, True),
+    "7B": (3584, 18944, 28, 28, 4, 152_064, False),
+}
+LENGTH = 128  # tokens of a row
+_PROBE = 1 << 26  # elements: more than any cache holds
+Rows = list[dict[str, list[int]]]
+
+
+def make_model(size: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Qwen2ForCausalLM:
+    """A Qwen2 model with random weights, always the same ones."""
+    hidden, intermediate, layers, heads, shared_heads, vocabulary, tied = SIZES[size]
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=shared_heads,
+        tie_word_embeddings=tied,
+    )
+    with device:
+        return Qwen2ForCausalLM(config).to(dtype).train()
+
+
+def shapes(size: str) -> list[torch.Size]:
+    """Shapes of a model's parameters; nothing is allocated."""
+    return [p.shape for p in make_model(size, torch.device("meta")).parameters()]
+
+
+def rows(count: int, vocabulary: int, length: int = LENGTH) -> Rows:
+    """Random token ids."""
+    tokens = torch.randint(0, vocabulary, (count, length)).tolist()
+    return [{"input_ids": row, "labels": row} for row in tokens]
+
+
+def mean_loss(model: Qwen2ForCausalLM, batch: Rows) -> torch.Tensor:
+    """Cross-entropy per token."""
+    ids = torch.tensor([row["input_ids"] for row in batch], device=model.device)
+    return model(input_ids=ids, labels=ids).loss
+
+
+def make_controller(
+    model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, references: list[Rows], batch: int, **arguments: Any
+) -> Controller:
+    """The controller that training uses, whose subspace is refreshed when asked only."""
+    names = [f"set{i}" for i in range(len(references))]
+    settings = {"ogpsa_refresh_steps": 10**9, **arguments}
+    own = OGPSAArguments(use_ogpsa=True, ogpsa_reference_dataset=",".join(names), **settings)
+    own.validate_ogpsa("sft")
+    sets = [make_reference_set(name, part, rank=1) for name, part in zip(names, references, strict=True)]
+    progress = nullcontext(lambda done: None)
+    return Controller(
+        own,
+        NativeEngine(model),
+        sets,
+        lambda batch: mean_loss(model, batch),
+        batch,
+        lambda figures: None,
+        lambda count: progress,
+        optimizer,
+    )
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """Time of one call, until the device has done it."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Bandwidth:
+    """What this machine's memory gives, in bytes per second: the best of what PyTorch's simplest operations reach.
+
+    ``read`` is of two streams that are read (an inner product), ``update`` of two that are read and one that is
+    written (an addition in place), which is how the two halves of a projection use memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._one, self._other = (torch.rand(_PROBE, device=device) for _ in range(2))
+        self.reads: list[float] = []
+        self.updates: list[float] = []
+
+    def measure(self) -> None:
+        """Take one more sample of both."""
+        size = self._one.nbytes
+        self.reads.append(2 * size / seconds_of(lambda: self._one.dot(self._other), self._device))
+        self.updates.append(3 * size / seconds_of(lambda: self._one.add_(self._other, alpha=1e-9), self._device))
+
+    def limit(self, reads: int, writes: int) -> float:
+        """Seconds of a pass that only reads ``reads`` bytes, and of one that reads as many and writes ``writes``."""
+        return reads / statistics.median(self.reads) + (reads + writes) / statistics.median(self.updates)
+
+    def summary(self) -> dict[str, float]:
+        """Medians, in GB/s."""
+        return {"read": statistics.median(self.reads) / 1e9, "update": statistics.median(self.updates) / 1e9}
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Median, extremes and all of some figures."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": values}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What figures depend on besides the code."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "torch": torch.__version__,
+    }
