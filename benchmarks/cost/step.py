@@ -20,11 +20,11 @@ REFERENCES, WARM_UP = 2, 2
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of step: arguments of OGPSA, none for naive; whether it is logged; or the yardstick."""
+    """A kind of step: arguments of OGPSA, none for naive; whether it is logged; or which yardstick."""
 
     arguments: dict[str, Any] | None = None
     logged: bool = False
-    yardstick: bool = False
+    yardstick: str = ""
 
 
 PROJECTS = ("gradient", "update", "preconditioned")
@@ -36,9 +36,9 @@ KINDS = {
     "gradient, bfloat16 subspace": Kind({"ogpsa_subspace_dtype": "bfloat16"}),
     "gradient, plain kernels": Kind({"ogpsa_kernels": "plain"}),
     **{f"{project}, logged": Kind({"ogpsa_project": project}, logged=True) for project in PROJECTS},
-    "yardstick": Kind({}, yardstick=True),
+    "hooks": Kind({}, yardstick="plain"),
+    "hooks, with care": Kind({}, yardstick="careful"),
 }
-FEW = ("naive", *PROJECTS, "yardstick")
 
 
 class Training:
