@@ -2,7 +2,7 @@
 
 make demo
 python benchmarks/demo_seeds.py
-python benchmarks/step_overhead.py --output benchmarks/results/step_overhead.json
+python benchmarks/cost
 python benchmarks/memory.py --output benchmarks/results/memory.json
 python benchmarks/data_build.py
 python benchmarks/reference_selection.py
@@ -20,6 +20,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import cost_sections
 import lab_sections
 import paper_sections
 from rich import box
@@ -33,10 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DATA = ROOT / "docs" / "data.md"
 LAB = lab_sections.LAB / "README.md"
+COST = ROOT / "docs" / "cost.md"
 REPRODUCE = ROOT / "docs" / "reproduce.md"
 DEMO = ROOT / "docs" / "demo"
 PICTURE = DEMO / "safety_versus_utility.png"
-OVERHEAD = ROOT / "benchmarks" / "results" / "step_overhead.json"
 MEMORY = ROOT / "benchmarks" / "results" / "memory.json"
 DATA_BUILD = ROOT / "benchmarks" / "results" / "data_build.json"
 SELECTION = ROOT / "benchmarks" / "results" / "reference_selection.json"
@@ -66,32 +67,6 @@ def demo_section() -> str:
     Console(file=text, width=400).print(table)
     lines = [line.strip() for line in text.getvalue().splitlines() if line.strip()]
     return f"![Safety against utility in the miniature world]({PICTURE.relative_to(ROOT)})\n\n" + "\n".join(lines)
-
-
-def overhead_section() -> str:
-    """The cost of a step, one line per kind."""
-    result = json.loads(OVERHEAD.read_text(encoding="utf-8"))
-    rows = [
-        "| what is projected | step time over naive | lowest to highest pair | own time | logged steps | own time |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for kind in ("gradient", "update", "preconditioned"):
-        cells = [f"`{kind}`"]
-        for each in (kind, f"{kind}_logged"):
-            ratios = result["ratios"][each]
-            cells.append(f"{result['median_ratio'][each]:.3f}")
-            cells += [f"{min(ratios):.3f} to {max(ratios):.3f}"] if each == kind else []
-            own = result["median_own_seconds"][each]
-            cells.append(f"{own:.3f} s ({own / result['median_seconds']['naive']:.1%})")
-        rows.append(f"| {' | '.join(cells)} |")
-    text = (
-        f"Measured on a CPU with {result['threads']} threads, {result['parameters'] / 1e6:.0f} million parameters, "
-        f"{result['references']} references, {result['tokens_per_step']:,} tokens per step, between refreshes, "
-        f"medians of {len(result['seconds']['naive'])} interleaved rounds; a naive step takes "
-        f"{result['median_seconds']['naive']:.2f} s. Own time is what is spent in OGPSA's code, and in brackets its "
-        "share of a naive step. Command: `python benchmarks/step_overhead.py`. There is no GPU figure yet."
-    )
-    return "\n".join(rows) + "\n\n" + text
 
 
 def memory_section() -> str:
@@ -229,10 +204,19 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "demo": demo_section,
         "seeds": seeds_section,
-        "overhead": overhead_section,
+        "overhead": cost_sections.readme_section,
         "memory": memory_section,
         "lab": lab_sections.readme_section,
         "step": lab_sections.readme_step_section,
+    },
+    COST: {
+        "cost_step": cost_sections.step_section,
+        "cost_sizes": cost_sections.sizes_section,
+        "cost_projection": cost_sections.projection_section,
+        "cost_hooks": cost_sections.hooks_section,
+        "cost_whole": cost_sections.whole_section,
+        "cost_growth": cost_sections.growth_section,
+        "cost_prediction": cost_sections.prediction_section,
     },
     DATA: {"data_build": data_build_section, "selection": selection_section},
     REPRODUCE: {
@@ -301,6 +285,7 @@ def main() -> None:
     if args.lab:
         lab_sections.take_over(ROOT / "saves" / "lab")
     lab_sections.write_lab_report()
+    cost_sections.draw()
     for page in SECTIONS:
         page.write_text(render(page, page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -25,6 +25,7 @@ MUST_NOT_KNOW = {
         ("step.py", "span.py", "metric.py", "coverage.py"),
         ENGINES_AND_FRAMEWORKS | {".llamafactory", ".controller", ".reference", ".engines.native", ".engines.select"},
     ),
+    "schedule.py": ENGINES_AND_FRAMEWORKS | {".llamafactory", ".controller", ".engines.native", ".engines.select"},
     "validation.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory"},
     "arguments.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory"},
     "checkpoint.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".subspace"},

@@ -40,8 +40,7 @@ def close(found, expected, size, tolerance):
     return (found - expected).abs().max() <= tolerance * size
 
 
-@pytest.mark.parametrize(("rows_dtype", "part_dtype"), DTYPES)
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize(("k", "rows_dtype", "part_dtype"), [(1, *DTYPES[0]), *((3, *dtypes) for dtypes in DTYPES)])
 def test_products_and_moves_agree(kernels, k, rows_dtype, part_dtype):
     for length in LENGTHS:
         rows, part, scale = problem(k, length, rows_dtype, part_dtype, offset=3 * (length % 2))

@@ -29,7 +29,6 @@ SIZES = {
     "7B": (3584, 18944, 28, 28, 4, 152_064, False),
 }
 LENGTH = 128  # tokens of a row
-_PROBE = 1 << 26  # elements: more than any cache holds
 Rows = list[dict[str, list[int]]]
 
 
@@ -104,23 +103,32 @@ def _wait(device: torch.device) -> None:
 
 
 class Bandwidth:
-    """What this machine's memory gives, in bytes per second: the best of what PyTorch's simplest operations reach.
+    """What the memory under some tensors gives to the simplest operations, in bytes per second.
 
-    ``read`` is of two streams that are read (an inner product), ``update`` of two that are read and one that is
-    written (an addition in place), which is how the two halves of a projection use memory.
+    How fast memory is depends on where it lies (on its pages, and how they are spread), so the limit of a projection
+    is taken from the very tensors that it projects. ``read`` is of two streams that are read (an inner product),
+    ``update`` of two that are read and one that is written (an addition in place): the two halves of a projection.
+
+    Args:
+        vectors: what is projected; nothing is changed.
+        rows: of each a row of its basis.
+        device: where both are.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, vectors: list[torch.Tensor], rows: list[torch.Tensor], device: torch.device) -> None:
+        # As float32 whatever they are, so that nothing is converted; an odd element at the end is left out.
+        self._pairs = [(_as_float32(vector), _as_float32(row)) for vector, row in zip(vectors, rows, strict=True)]
+        self._pairs = [(v[: len(r)], r[: len(v)]) for v, r in self._pairs]
         self._device = device
-        self._one, self._other = (torch.rand(_PROBE, device=device) for _ in range(2))
         self.reads: list[float] = []
         self.updates: list[float] = []
 
     def measure(self) -> None:
         """Take one more sample of both."""
-        size = self._one.nbytes
-        self.reads.append(2 * size / seconds_of(lambda: self._one.dot(self._other), self._device))
-        self.updates.append(3 * size / seconds_of(lambda: self._one.add_(self._other, alpha=1e-9), self._device))
+        size = sum(vector.nbytes for vector, _ in self._pairs)
+        self.reads.append(2 * size / seconds_of(lambda: [v.dot(r) for v, r in self._pairs], self._device))
+        added = seconds_of(lambda: [v.add_(r, alpha=0.0) for v, r in self._pairs], self._device)
+        self.updates.append(3 * size / added)
 
     def limit(self, reads: int, writes: int) -> float:
         """Seconds of a pass that only reads ``reads`` bytes, and of one that reads as many and writes ``writes``."""
@@ -129,6 +137,12 @@ class Bandwidth:
     def summary(self) -> dict[str, float]:
         """Medians, in GB/s."""
         return {"read": statistics.median(self.reads) / 1e9, "update": statistics.median(self.updates) / 1e9}
+
+
+def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.detach().reshape(-1)
+    even = flat[: flat.numel() // 2 * 2]
+    return even if even.dtype == torch.float32 else even.view(torch.float32)
 
 
 def spread(values: list[float]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Time of one projection against the memory's bandwidth, plain and compiled kernels in turn.
 
 The limit is that of (k + 1) d numbers read, then (k + 1) d read and d written, each pass at the bandwidth that the
-machine gave its own kind of access in the same minutes.
+same tensors gave to the simplest operation of its kind, between the projections.
 """
 
 import copy
@@ -38,7 +38,6 @@ def measure(sizes: list[str], device: torch.device, rounds: int) -> dict[str, An
         One entry per cell, also of those that do not fit in memory.
     """
     kernels = {"plain": Kernels(), "fused": FusedKernels()}
-    bandwidth = Bandwidth(device)
     cells = []
     for size in sizes:
         for dtype in DTYPES:
@@ -46,9 +45,9 @@ def measure(sizes: list[str], device: torch.device, rounds: int) -> dict[str, An
                 for granularity in ("parameter", "global"):
                     if granularity == "global" and k != 2:
                         continue  # it takes the same passes; one number of directions shows that
-                    cells.append(_cell(size, dtype, k, granularity, device, rounds, kernels, bandwidth))
+                    cells.append(_cell(size, dtype, k, granularity, device, rounds, kernels))
                     print(_line(cells[-1]), flush=True)
-    return {"cells": cells, "bandwidth_gb_s": bandwidth.summary(), **machine(device)}
+    return {"cells": cells, **machine(device)}
 
 
 def _cell(
@@ -59,7 +58,6 @@ def _cell(
     device: torch.device,
     rounds: int,
     kernels: dict[str, Kernels],
-    bandwidth: Bandwidth,
 ) -> dict[str, Any]:
     tensors = shapes(size)
     of_gradient, of_basis = DTYPES[dtype]
@@ -79,6 +77,7 @@ def _cell(
     for name, own in kernels.items():
         subspaces[name].kernels = own
     target = gradient()
+    bandwidth = Bandwidth(target, [basis[0] for basis in plain.basis if basis is not None], device)
     seconds: dict[str, list[float]] = {name: [] for name in kernels}
     for subspace in subspaces.values():
         subspace.project_(target)
@@ -95,7 +94,16 @@ def _cell(
         for name, values in seconds.items()
     }
     moved = 2 * reads + d * of_gradient.itemsize
-    return {**cell, "fits": True, "tensors": len(tensors), "bytes": moved, "limit": limit, "span": spanned, **figures}
+    return {
+        **cell,
+        "fits": True,
+        "tensors": len(tensors),
+        "bytes": moved,
+        "limit": limit,
+        "span": spanned,
+        "gb_s": bandwidth.summary(),
+        **figures,
+    }
 
 
 def _free(device: torch.device) -> int:

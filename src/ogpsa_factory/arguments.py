@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from .errors import OGPSAError
-from .validation import validate
+from .validation import DEFAULT_REFRESH_THRESHOLD, validate
 
 
 @dataclass
@@ -60,6 +60,24 @@ class OGPSAArguments:
             "help": (
                 "K: the subspace is computed anew every K optimizer steps, step 0 included. Default: 30 in SFT and "
                 "pre-training, 5 in DPO and KTO. A number beyond the last step computes it once."
+            )
+        },
+    )
+    ogpsa_refresh: Literal["fixed", "adaptive"] = field(
+        default="fixed",
+        metadata={
+            "help": (
+                "fixed: the subspace is computed anew every ogpsa_refresh_steps. adaptive: a few reference rows are "
+                "looked at as often, and it is computed anew only if it has drifted by ogpsa_refresh_threshold."
+            )
+        },
+    )
+    ogpsa_refresh_threshold: float = field(
+        default=DEFAULT_REFRESH_THRESHOLD,
+        metadata={
+            "help": (
+                "With ogpsa_refresh: adaptive, what share of its overlap with the subspace the gradient of the rows "
+                "looked at may lose, or their loss may rise by, before the subspace is computed anew."
             )
         },
     )

@@ -1,7 +1,7 @@
 """When to do what: the one place that reads as Algorithm 1 of arXiv 2602.07892.
 
 for t = 0, 1, ...:
-    if t mod K = 0:   S <- span of the reference gradients at theta_t          (on_step_begin)
+    if t mod K = 0:   S <- span of the reference gradients at theta_t          (on_step_begin, see schedule.py)
     g  <- gradient of the safety loss, accumulated and reduced                 (the trainer)
     g~ <- g minus its component in S                                           (before_clipping)
     theta_{t+1} <- optimizer step with g~, clipped                             (the trainer)
@@ -28,6 +28,7 @@ from .fused import choose_kernels
 from .grouping import group_parameters
 from .metrics import Window
 from .reference import ReferenceSet, collect_gradient, isolated_randomness
+from .schedule import RefreshSchedule
 from .step import StepProjection
 from .subspace import CapabilitySubspace, Gradients
 
@@ -88,6 +89,7 @@ class Controller:
             ),
         )
         self.window = Window(self.references)
+        self.schedule = RefreshSchedule(arguments, engine, self.subspace, self.references, mean_loss, batch_size, log)
         self.step = StepProjection(arguments, engine, self.subspace)
         self._measure = False  # whether the step that comes next is measured
         self.step.attach(optimizer, self.before_step, self.after_step)
@@ -102,8 +104,7 @@ class Controller:
         Args:
             step: number of optimizer steps taken so far, t.
         """
-        due = step % self.arguments.refresh_steps == 0
-        if (due or self._lost) and self.chunks:
+        if self.chunks and (self._lost or self.schedule.due(step)):
             self.refresh(step)
         self._lost = False
 
@@ -126,13 +127,15 @@ class Controller:
         self._refreshed_at = step
         self.coverage.look()
         self.step.anchor()
+        self.schedule.note(step)
+        ranks = self.subspace.ranks.double()
         self.log(
             {
                 **self.window.reference_losses(losses),
                 "ogpsa/refresh_step": step,
                 "ogpsa/refresh_accepted": float(accepted),
                 "ogpsa/refresh_seconds": time.perf_counter() - started,
-                "ogpsa/rank": self.mean_rank(),
+                "ogpsa/rank": float(ranks.mean()) if ranks.numel() else 0.0,
                 "ogpsa/explained": self.subspace.explained,
                 "ogpsa/subspace_mb": self.subspace.nbytes / 1e6,
             }
@@ -204,11 +207,6 @@ class Controller:
     def _on_any_rank(self, here: bool) -> bool:
         return bool(self.engine.sum_over_ranks(torch.tensor(float(here), device=self.engine.device)) > 0)
 
-    def mean_rank(self) -> float:
-        """Rank of the subspace, averaged over groups."""
-        ranks = self.subspace.ranks.double()
-        return float(ranks.mean()) if ranks.numel() else 0.0
-
     def metrics(self) -> dict[str, float]:
         """Figures averaged over the steps since the last call."""
         return self.window.read()
@@ -242,6 +240,8 @@ class Controller:
                 "blank": torch.tensor(self.coverage.blank, dtype=torch.int64),
                 "scale_limit": torch.tensor(self.engine.scale_limit, dtype=torch.float64),
             }
+            if self.schedule.baseline is not None:
+                own["baseline"] = self.schedule.baseline
             anchors = {f"anchor.{key}": tensor for key, tensor in self.step.anchors.items()}
             state = {**self.subspace.state_dict(), **anchors, **own}
             checkpoint.save(folder, self._shard(), state, self.fingerprint(), self._origin())
@@ -254,6 +254,7 @@ class Controller:
         if state is not None and not missing:
             self.subspace.load_state_dict(state, self.engine.sizes, self.engine.devices)
             self.coverage.blank = state["blank"].tolist()
+            self.schedule.baseline = state.get("baseline")
             self.step.anchor({key.removeprefix("anchor."): state[key] for key in state if key.startswith("anchor.")})
             self.engine.scale_limit = float(state["scale_limit"])
         elif self.chunks:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Refresh periods of the paper (section "Implementation details") for SFT and DPO; the other stages follow the one that
 # they are like: as many steps, or as few, between two looks at the references.
 DEFAULT_REFRESH_STEPS = {"sft": 30, "dpo": 5, "pt": 30, "kto": 5}
+DEFAULT_REFRESH_THRESHOLD = 0.1
 
 _INTEGERS = (
     "ogpsa_reference_samples",
@@ -24,6 +25,13 @@ _INTEGERS = (
     "ogpsa_rank",
     "ogpsa_reference_batch_size",
     "ogpsa_seed",
+)
+_NUMBERS = (
+    "ogpsa_energy",
+    "ogpsa_tolerance",
+    "ogpsa_aligned_scale",
+    "ogpsa_metric_damping",
+    "ogpsa_refresh_threshold",
 )
 
 
@@ -53,7 +61,7 @@ def validate(arguments: OGPSAArguments, stage: str) -> None:
 
     for name in _INTEGERS:
         _convert(arguments, name, int)
-    for name in ("ogpsa_energy", "ogpsa_tolerance", "ogpsa_aligned_scale", "ogpsa_metric_damping"):
+    for name in _NUMBERS:
         _convert(arguments, name, float)
     if arguments.ogpsa_refresh_steps is None:
         arguments.ogpsa_refresh_steps = DEFAULT_REFRESH_STEPS[stage]
@@ -66,6 +74,7 @@ def validate(arguments: OGPSAArguments, stage: str) -> None:
     _require(arguments, "ogpsa_tolerance", 0.0 <= arguments.ogpsa_tolerance < 1.0, "at least 0 and below 1")
     _require(arguments, "ogpsa_aligned_scale", arguments.ogpsa_aligned_scale >= 0.0, "at least 0")
     _require(arguments, "ogpsa_metric_damping", arguments.ogpsa_metric_damping >= 0.0, "at least 0")
+    _require(arguments, "ogpsa_refresh_threshold", 0.0 < arguments.ogpsa_refresh_threshold < 1.0, "between 0 and 1")
     for argument in fields(arguments):
         if argument.name.startswith("ogpsa_") and get_origin(argument.type) is Literal:
             choices, value = get_args(argument.type), getattr(arguments, argument.name)
@@ -86,6 +95,11 @@ def validate(arguments: OGPSAArguments, stage: str) -> None:
         raise OGPSAError(
             f"ogpsa_rank: {arguments.ogpsa_rank} times {len(arguments.reference_names)} reference sets is "
             f"{directions} directions; at most {MAX_DIRECTIONS} are possible. Lower ogpsa_rank."
+        )
+    if arguments.ogpsa_refresh == "fixed" and arguments.ogpsa_refresh_threshold != DEFAULT_REFRESH_THRESHOLD:
+        raise OGPSAError(
+            f"ogpsa_refresh_threshold: {arguments.ogpsa_refresh_threshold} acts in ogpsa_refresh: adaptive only. "
+            "Remove it or set ogpsa_refresh: adaptive."
         )
     if arguments.ogpsa_aligned_scale != 1.0 and arguments.ogpsa_mode != "conflict":
         raise OGPSAError(

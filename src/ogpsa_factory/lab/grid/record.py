@@ -131,6 +131,7 @@ def _kept(output: Path, key: str, with_curves: bool) -> dict[str, Any]:
     try:
         kept = {"key": key, **{name: result[name] for name in _KEPT}}
         kept["steps"] = max((entry["step"] for entry in result["curves"]), default=0)
+        kept["refreshes"] = result.get("refreshes", 0)
         return {**kept, "curves": in_columns(result["curves"])} if with_curves else kept
     except (KeyError, TypeError):
         raise OGPSAError(

@@ -21,7 +21,7 @@ _PACKAGE = Path(__file__).parents[2]
 _PLUGIN = (
     *("arguments.py", "checkpoint.py", "conflict.py", "controller.py", "coverage.py", "fused.py", "grouping.py"),
     *("kernels.py", "linalg.py", "merge.py", "metric.py", "metrics.py", "modes.py", "reference.py", "released.py"),
-    *("span.py", "step.py", "storage.py", "subspace.py", "validation.py"),
+    *("schedule.py", "span.py", "step.py", "storage.py", "subspace.py", "validation.py"),
     *("engines/*.py", "llamafactory/*.py"),
 )
 _WORLD = (

@@ -74,8 +74,8 @@ def attempt(node: Node, models: Path) -> str | None:
 def make(node: Node, models: Path) -> None:
     """Make a model, measure it, and put its folder into place.
 
-    Its `result.json` has `key`, `spec`, `weights` (SHA-256 of the file), `measures`, `curves` (of training) and
-    `seconds`.
+    Its `result.json` has `key`, `spec`, `weights` (SHA-256 of the file), `measures`, `curves` (of training), how many
+    `refreshes` there were, and `seconds`.
 
     Args:
         node: the model.
@@ -146,7 +146,9 @@ def _train(spec: dict[str, Any], folder: Path, models: Path) -> dict[str, Any]:
     else:
         _take_model(run, folder / _MODEL)
     shutil.rmtree(run)
-    return {"curves": _curves(history), "seconds": {"train": round(runtime, 2), "run": seconds}}
+    refreshes = sum("ogpsa/refresh_step" in entry for entry in history)
+    times = {"train": round(runtime, 2), "run": seconds}
+    return {"curves": _curves(history), "refreshes": refreshes, "seconds": times}
 
 
 def _take_model(run: Path, model: Path) -> None:
