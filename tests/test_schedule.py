@@ -1,7 +1,5 @@
 """Adaptive refreshes: a look changes nothing, ranks decide alike, and a resumed run decides as the unbroken one."""
 
-import json
-
 import pytest
 import torch
 from conftest import logged, torchrun
@@ -67,9 +65,3 @@ def test_ranks_decide_alike(toy, run):
         logged(toy, "ogpsa/look_overlap/ref_a", "one")[0], rel=1e-4
     )
     assert logged(toy, "ogpsa/refresh_step", "two")
-
-
-def test_report_says_how_it_was_scheduled(toy, run):
-    run(toy.ogpsa(**adaptive()))
-    settings = json.loads((toy.root / "out" / "ogpsa_report.json").read_text())["ogpsa"]
-    assert settings["ogpsa_refresh"] == "adaptive"
