@@ -88,10 +88,15 @@ def sizes_section() -> str:
     return f"{_table(head, rows, 2)}\n\nCommand: `python benchmarks/cost sizes`."
 
 
+def _accumulations() -> list[dict[str, Any]]:
+    """Steps of one micro-batch, which are part `step`, and of several."""
+    return [*_read("step")["results"], *_read("accumulation")["results"]]
+
+
 def hooks_section() -> str:
     """Time in projections per step, against hooks on every micro-batch."""
     rows = []
-    for result in _read("accumulation")["results"]:
+    for result in _accumulations():
         own = {name: cell["own"]["median"] for name, cell in result["kinds"].items()}
         cells = [
             f"{_ms(own[name])} ({own[name] / own['gradient']:.1f} times)" for name in ("hooks", "hooks, with care")
@@ -183,30 +188,28 @@ def whole_section() -> str:
 def prediction_section() -> str:
     """The paper's runs on 8 GPUs, from what was measured here and a data sheet."""
     largest = max((c for c in _cells("bfloat16") if c["k"] == 2), key=lambda c: c["parameters"])
-    share, spanning = largest["fused"]["of_limit"], largest["span"] / largest["fused"]["seconds"]["median"]
+    share = largest["fused"]["of_limit"]
     footprint = scaling.predict(scaling.shapes("7B"), "zero2", GPUS, 2, precision="mixed")
-    projection = scaling.moved(footprint) / (share * scaling.BANDWIDTH)
+    moved, tensors = scaling.moved(footprint), len(scaling.shapes("7B")) / GPUS
+    projection = moved / (share * scaling.BANDWIDTH) + _fit("bfloat16")[0] * tensors
+    # Copying k gradients, their Gram matrix and mixing them: 5 k numbers an element, where a projection takes 2 k + 3.
+    spanning = 10 / 7 * projection
     parameters = sum(shape.numel() for shape in scaling.shapes("7B"))
     rows = []
     for stage in scaling.STAGES:
-        forward = 2 * parameters * stage.batch * ROW / (GPUS * PEAK * UTILISATION)
-        step = forward * stage.training(scaling.RECOMPUTED)
-        bare = (
-            2
-            * scaling.ROWS
-            * scaling.RECOMPUTED
-            / (stage.refresh_steps * stage.batch * stage.training(scaling.RECOMPUTED))
-        )
-        spans = spanning * projection / (stage.refresh_steps * step)
+        training = stage.training(scaling.RECOMPUTED)
+        step = 2 * parameters * stage.batch * ROW * training / (GPUS * PEAK * UTILISATION)
+        bare = 2 * scaling.ROWS * scaling.RECOMPUTED / (stage.refresh_steps * stage.batch * training)
+        spans = spanning / (stage.refresh_steps * step)
         cells = [bare, projection / step, spans, bare + projection / step + spans]
         rows.append([stage.name, str(stage.refresh_steps), f"{step:.2f}", *(f"{cell:.2%}" for cell in cells)])
     head = ["stage", "K", "step (s)", "reference passes", "projection", "spanning the subspace", "together"]
     return (
-        f"{_table(head, rows)}\n\nFrom this page: compiled kernels reach {share:.0%} of the memory's bandwidth in "
-        f"bfloat16, and spanning the subspace takes {spanning:.1f} times as long as one projection (largest model, "
-        f"k = 2). **Assumed**, not measured: that both hold on a GPU, {scaling.BANDWIDTH / 1e12:.2f} TB/s and "
-        f"{PEAK / 1e12:.0f} TFLOP/s from an H100's data sheet, {UTILISATION:.0%} of the latter in use, ZeRO-2, "
-        f"gradient checkpointing, rows of {ROW} tokens. Command: `python docs/refresh.py`."
+        f"{_table(head, rows)}\n\nFrom this page: compiled kernels reach {share:.0%} of what simple operations reach in "
+        f"bfloat16 (largest model, k = 2), and the fit's time per tensor. **Assumed**, not measured: that both hold on a "
+        f"GPU, with its data sheet's {scaling.BANDWIDTH / 1e12:.2f} TB/s (H100) as the limit; {UTILISATION:.0%} of its "
+        f"{PEAK / 1e12:.0f} TFLOP/s in use; ZeRO-2, gradient checkpointing, rows of {ROW} tokens. On paper: the passes, "
+        "and that spanning moves 10/7 of a projection's bytes. Command: `python docs/refresh.py`."
     )
 
 
@@ -227,7 +230,7 @@ def draw() -> None:
     left.plot([c["bytes"] / 1e9 for c in ends], [c["limit"] * 1e3 for c in ends], color="black", lw=1, label="limit")
     left.set(xscale="log", yscale="log", xlabel="moved by one projection (GB)", ylabel="milliseconds")
     left.set_title("Projection against the memory's bandwidth", fontsize=10)
-    results = _read("accumulation")["results"]
+    results = _accumulations()
     for i, name in enumerate(("hooks", "hooks, with care", "gradient", "update", "preconditioned")):
         taken = [result["kinds"][name]["own"]["median"] * 1e3 for result in results]
         number = [result["accumulation"] for result in results]

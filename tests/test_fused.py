@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import logged, save_toy_model
 
-from ogpsa_factory import CapabilitySubspace, OGPSAError, fused
+from ogpsa_factory import CapabilitySubspace, OGPSAError, fused, storage
 from ogpsa_factory.kernels import InverseRoot, Kernels
 
 
@@ -19,11 +19,13 @@ DTYPES = [
     (torch.bfloat16, torch.float32),
 ]
 PLAIN = Kernels()
+CPU = torch.device("cpu")
+FLOATS = (torch.float32, torch.float32)
 
 
 @pytest.fixture(scope="module")
 def kernels():
-    return fused.FusedKernels()
+    return fused.FusedKernels(CPU)
 
 
 def problem(k, length, rows_dtype, part_dtype, offset=0):
@@ -145,10 +147,13 @@ def test_a_run_with_either_agrees(toy, run, project):
     assert any(not torch.equal(plain[name], compiled[name]) for name in plain), "the compiled kernels were not used"
     a, b = (logged(toy, "ogpsa/removed_ratio", setting) for setting in ("plain", "fused"))
     assert a == pytest.approx(b, rel=1e-3)
+    run(toy.ogpsa("again", max_steps=4, ogpsa_project=project, ogpsa_kernels="fused", logging_steps=1))
+    again = toy.weights("again")
+    assert all(torch.equal(compiled[name], again[name]) for name in compiled), "the same kernels round alike"
 
 
 def choose(setting, elements=1 << 30, others=False):
-    return fused.choose_kernels(setting, elements, torch.device("cpu"), lambda here: here or others)
+    return fused.choose_kernels(setting, elements, CPU, FLOATS, lambda here: here or others)
 
 
 def test_auto_compiles_where_it_is_worth_the_time(caplog):
@@ -182,4 +187,42 @@ def test_without_a_compiler_the_plain_ones_are_used(monkeypatch, caplog, reason)
 def test_ranks_agree():
     """One that cannot compile keeps the others from it: replicas of the weights must round alike."""
     answers = iter([True, True])
-    assert type(fused.choose_kernels("auto", 1, torch.device("cpu"), lambda here: next(answers))) is Kernels
+    assert type(fused.choose_kernels("auto", 1, CPU, FLOATS, lambda here: next(answers))) is Kernels
+
+
+def test_no_temporary_is_longer_than_a_piece(kernels, monkeypatch):
+    """What is left to the plain kernels is cut, as they make copies in float64: of an embedding, many gigabytes."""
+    widths = []
+
+    def watch(name):
+        plain = getattr(Kernels, name)
+
+        def watched(self, first, *others):
+            widths.append(first.shape[-1])
+            return plain(self, first, *others)
+
+        monkeypatch.setattr(Kernels, name, watched)
+
+    for name in ("exact_inner", "gram", "subtract_"):
+        watch(name)
+    length = 2 * storage.PIECE + 5
+    rows, part, scale = problem(2, length, torch.float32, torch.float32)
+    closure = lambda start, end: scale(start, end)  # noqa: E731
+    exact = PLAIN.exact_inner(rows, part, scale, 0), PLAIN.gram(rows, scale, 0)
+    expected = part.clone()
+    PLAIN.subtract_(expected, rows, torch.ones(2), scale, 0)
+    widths.clear()
+    found = kernels.exact_inner(rows, part, closure, 0), kernels.gram(rows, closure, 0)
+    kernels.subtract_(part, rows, torch.ones(2), closure, 0)
+    kernels.gram(rows, None, 0)
+    assert set(widths) == {storage.PIECE, 5}
+    assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(found, exact, strict=True))
+    assert torch.allclose(part, expected, rtol=1e-6)
+
+
+def test_copies_elsewhere_are_left_to_the_plain_kernels():
+    """With an offloaded basis, logged steps measure copies in host memory, where there may be no compiler."""
+    elsewhere = fused.FusedKernels(torch.device("meta"))
+    rows, part, scale = problem(2, 2 * fused._SHORTEST_FLOAT32, torch.float32, torch.float32)
+    assert torch.equal(elsewhere.exact_inner(rows, part, scale, 0), PLAIN.exact_inner(rows, part, scale, 0))
+    assert not elsewhere._made

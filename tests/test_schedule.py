@@ -4,6 +4,8 @@ import pytest
 import torch
 from conftest import logged, torchrun
 
+from ogpsa_factory import CapabilitySubspace
+
 
 def adaptive(threshold=0.1, **changes):
     return {"ogpsa_refresh": "adaptive", "ogpsa_refresh_threshold": threshold, "max_steps": 8, **changes}
@@ -64,4 +66,34 @@ def test_ranks_decide_alike(toy, run):
     assert logged(toy, "ogpsa/look_overlap/ref_a", "two")[0] == pytest.approx(
         logged(toy, "ogpsa/look_overlap/ref_a", "one")[0], rel=1e-4
     )
-    assert logged(toy, "ogpsa/refresh_step", "two")
+    for key in ("ogpsa/refresh_step", "ogpsa/look_step", "ogpsa/look_refreshes"):
+        assert logged(toy, key, "two") == logged(toy, key, "one")
+    assert len(logged(toy, "ogpsa/refresh_step", "two")) > 1, "ranks went into a refresh together"
+
+
+def test_a_refused_refresh_is_tried_again(toy, run, monkeypatch):
+    """The old subspace does not become the measure of what comes."""
+    refresh, calls = CapabilitySubspace.refresh, []
+
+    def refuses_the_second(self, references, count=None):
+        accepted = refresh(self, references, count)
+        calls.append(accepted)
+        return accepted and len(calls) != 2
+
+    monkeypatch.setattr(CapabilitySubspace, "refresh", refuses_the_second)
+    run(toy.ogpsa(**adaptive(1e-6, learning_rate=0.01)))
+    assert logged(toy, "ogpsa/refresh_step") == [0, 2, 4, 6]
+    assert logged(toy, "ogpsa/look_step") == [2, 6], "after the refusal nothing is asked"
+
+
+@pytest.mark.parametrize("change", [{"ogpsa_reference_batch_size": 3}, {"ogpsa_refresh": "fixed"}])
+def test_other_rows_are_not_compared_on_resuming(toy, run, change):
+    """Where a baseline is of other rows, or schedules are fixed now, the next period refreshes."""
+    settings = adaptive(0.99, learning_rate=1e-6, ogpsa_refresh_steps=3)
+    run(toy.ogpsa("whole", save_strategy="steps", save_steps=4, **settings))
+    assert logged(toy, "ogpsa/refresh_step", "whole") == [0]
+    settings |= {"resume_from_checkpoint": str(toy.root / "whole" / "checkpoint-4"), **change}
+    if change.get("ogpsa_refresh") == "fixed":
+        del settings["ogpsa_refresh_threshold"]
+    run(toy.ogpsa("resumed", **settings))
+    assert logged(toy, "ogpsa/refresh_step", "resumed") == [0, 6]

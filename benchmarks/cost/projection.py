@@ -5,7 +5,6 @@ same tensors gave to the simplest operation of its kind, between the projections
 """
 
 import copy
-import time
 from typing import Any
 
 import psutil
@@ -37,7 +36,7 @@ def measure(sizes: list[str], device: torch.device, rounds: int) -> dict[str, An
     Returns:
         One entry per cell, also of those that do not fit in memory.
     """
-    kernels = {"plain": Kernels(), "fused": FusedKernels()}
+    kernels = {"plain": Kernels(), "fused": FusedKernels(device)}
     cells = []
     for size in sizes:
         for dtype in DTYPES:
@@ -70,9 +69,7 @@ def _cell(
         return [torch.randn(shape, dtype=of_gradient, device=device) for shape in tensors]
 
     plain = CapabilitySubspace([0] * len(tensors) if granularity == "global" else None, dtype=of_basis)
-    started = time.perf_counter()
     plain.refresh((gradient() for _ in range(k)), k)
-    spanned = time.perf_counter() - started
     subspaces = {name: copy.copy(plain) for name in kernels}
     for name, own in kernels.items():
         subspaces[name].kernels = own
@@ -100,7 +97,6 @@ def _cell(
         "tensors": len(tensors),
         "bytes": moved,
         "limit": limit,
-        "span": spanned,
         "gb_s": bandwidth.summary(),
         **figures,
     }

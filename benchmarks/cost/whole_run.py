@@ -26,9 +26,7 @@ class Period:
         self.parameters = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6)
         project = kind if kind in ("gradient", "preconditioned") else "gradient"
-        self.controller = make_controller(
-            self.model, self.optimizer, references, MICRO_BATCH, ogpsa_project=project, ogpsa_kernels="fused"
-        )
+        self.controller = make_controller(self.model, self.optimizer, references, MICRO_BATCH, ogpsa_project=project)
         if kind in ("naive", "bare passes"):
             self.controller.engine.release()
 

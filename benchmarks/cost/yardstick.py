@@ -34,6 +34,8 @@ class HookedProjection:
             parameter.register_hook(lambda gradient, basis=basis: self._project(gradient, basis))
 
     def _project(self, gradient: Tensor, basis: list[Tensor]) -> Tensor:
+        if gradient.is_cuda:
+            torch.cuda.synchronize(gradient.device)  # what autograd has still to do is none of this
         started = time.perf_counter()
         for row in basis:
             direction = row.to(gradient.device, gradient.dtype).view_as(gradient)

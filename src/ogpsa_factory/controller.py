@@ -74,19 +74,26 @@ class Controller:
         self.batch_size = batch_size
         self.log = log
         self.progress = progress
-        narrow = engine.gradient_dtype.itemsize < 4
+        own = engine.gradient_dtype
+        # float16 has too small a range.
+        dtype = arguments.subspace_dtype or (torch.bfloat16 if own.itemsize < 4 else None)
+        kernels = choose_kernels(
+            arguments.ogpsa_kernels,
+            sum(engine.sizes),
+            (engine.devices or [engine.device])[0],
+            (dtype or own, own),
+            self.engine.on_any_rank,
+        )
         self.subspace = CapabilitySubspace(
             group_parameters(engine.names, arguments.ogpsa_granularity),
             mode=arguments.ogpsa_mode,
             aligned_scale=arguments.ogpsa_aligned_scale,
             tolerance=arguments.ogpsa_tolerance,
             energy=arguments.ogpsa_energy,
-            dtype=arguments.subspace_dtype or (torch.bfloat16 if narrow else None),  # float16 has too small a range
+            dtype=dtype,
             offload=arguments.ogpsa_offload,
             reduce=engine.reduce,
-            kernels=choose_kernels(
-                arguments.ogpsa_kernels, sum(engine.sizes), (engine.devices or [engine.device])[0], self._on_any_rank
-            ),
+            kernels=kernels,
         )
         self.window = Window(self.references)
         self.schedule = RefreshSchedule(arguments, engine, self.subspace, self.references, mean_loss, batch_size, log)
@@ -94,7 +101,6 @@ class Controller:
         self._measure = False  # whether the step that comes next is measured
         self.step.attach(optimizer, self.before_step, self.after_step)
         self._lost = False  # whether a checkpoint's subspace could not be restored
-        self._refreshed_at = -1
         self.coverage = Coverage(engine, self.subspace)
         logger.info("OGPSA runs on %s; this rank holds %d gradient elements.", self._origin(), sum(engine.sizes))
 
@@ -124,10 +130,9 @@ class Controller:
                 f" of {', '.join(dict.fromkeys(broken))}" if broken else "",
                 "the previous subspace is kept" if self.subspace.directions else "there is no subspace yet",
             )
-        self._refreshed_at = step
-        self.coverage.look()
+        self.coverage.look(step)
         self.step.anchor()
-        self.schedule.note(step)
+        self.schedule.note(accepted)
         ranks = self.subspace.ranks.double()
         self.log(
             {
@@ -171,7 +176,9 @@ class Controller:
         if not self.chunks:
             return
         self._measure = measure
-        self._cover(step)
+        if self.coverage.due(step):  # out of turn, once in a period
+            self.refresh(step)
+            self.coverage.blank = []
         if self.step.projects:
             return
         gradients = self.engine.local_gradients()
@@ -190,22 +197,6 @@ class Controller:
         measured = self.step.after()
         if measured is not None:
             self.window.add_step(measured, self.subspace)
-
-    def _cover(self, step: int) -> None:
-        """Refresh out of turn, once in a period, where training moves tensors that no reference gradient had reached.
-
-        LoRA starts with B = 0, which makes every gradient of A zero: without this, A would go unprotected from the
-        moment when B moves (when, depends on the warm-up) until the next refresh.
-        """
-        moving = self.coverage.moving()
-        if step == self._refreshed_at:  # at these very parameters the references do not reach them: leave them alone
-            self.coverage.blank = [i for i in self.coverage.blank if i not in moving]
-        elif moving:
-            self.refresh(step)
-            self.coverage.blank = []
-
-    def _on_any_rank(self, here: bool) -> bool:
-        return bool(self.engine.sum_over_ranks(torch.tensor(float(here), device=self.engine.device)) > 0)
 
     def metrics(self) -> dict[str, float]:
         """Figures averaged over the steps since the last call."""
@@ -240,21 +231,19 @@ class Controller:
                 "blank": torch.tensor(self.coverage.blank, dtype=torch.int64),
                 "scale_limit": torch.tensor(self.engine.scale_limit, dtype=torch.float64),
             }
-            if self.schedule.baseline is not None:
-                own["baseline"] = self.schedule.baseline
             anchors = {f"anchor.{key}": tensor for key, tensor in self.step.anchors.items()}
-            state = {**self.subspace.state_dict(), **anchors, **own}
+            state = {**self.subspace.state_dict(), **anchors, **own, **self.schedule.state_dict()}
             checkpoint.save(folder, self._shard(), state, self.fingerprint(), self._origin())
 
     def resume(self, folder: Path) -> None:
         """Restore the subspace of a checkpoint; where it is missing or does not fit, it is computed anew."""
         state, reason = checkpoint.load(folder, self._shard(), self.fingerprint(), self._origin())
         # Ranks must agree: one that computes alone would wait for the others for ever.
-        missing = self._on_any_rank(state is None)
+        missing = self.engine.on_any_rank(state is None)
         if state is not None and not missing:
             self.subspace.load_state_dict(state, self.engine.sizes, self.engine.devices)
             self.coverage.blank = state["blank"].tolist()
-            self.schedule.baseline = state.get("baseline")
+            self.schedule.load_state_dict(state)
             self.step.anchor({key.removeprefix("anchor."): state[key] for key in state if key.startswith("anchor.")})
             self.engine.scale_limit = float(state["scale_limit"])
         elif self.chunks:

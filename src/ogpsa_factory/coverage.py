@@ -19,18 +19,31 @@ class Coverage:
 
     def __init__(self, engine: Engine, subspace: CapabilitySubspace) -> None:
         self.blank: list[int] = []
+        self._looked_at = -1
         self._engine = engine
         self._subspace = subspace
 
-    def look(self) -> None:
-        """Make the list anew from the subspace; without one it is empty."""
+    def look(self, step: int) -> None:
+        """Make the list anew from a subspace that was computed before a step; without one it is empty."""
+        self._looked_at = step
         blank = set(self._subspace.blank_tensors())
         count = len(self._engine.names) if self._subspace.directions else 0
         reached = self._of_all_ranks([i for i in range(count) if i not in blank])
         self.blank = [i for i in range(count) if i not in reached]
 
-    def moving(self) -> set[int]:
-        """Those of the list that training has a gradient for."""
+    def due(self, step: int) -> bool:
+        """Whether training moves tensors that no reference gradient had reached, so that a refresh may cover them.
+
+        LoRA starts with B = 0, which makes every gradient of A zero: without this, A would go unprotected from the
+        moment when B moves (when, depends on the warm-up) until the next refresh.
+        """
+        moving = self._moving()
+        if step == self._looked_at:  # at these very parameters the references do not reach them: leave them alone
+            self.blank = [i for i in self.blank if i not in moving]
+            return False
+        return bool(moving)
+
+    def _moving(self) -> set[int]:
         if not self.blank:
             return set()
         gradients = self._engine.local_gradients()

@@ -1,7 +1,7 @@
 """The same kernels compiled by ``torch.compile``: every operand is read once, and nothing is written but the result.
 
-Measured (docs/cost.md), the plain ones reach half of the memory's bandwidth in float32 and a tenth in bfloat16, which
-they convert in passes of their own. Inductor makes C++ of these for CPUs and Triton for GPUs.
+The plain ones convert what is not float32 in passes of their own, in buffers that leave the cache (docs/cost.md has
+what that costs). Inductor makes C++ of these for CPUs and Triton for GPUs.
 
 Rounding: products are summed in float32 over blocks of 4,096 elements, and blocks in float64, where the plain kernels
 sum up to 2^20 in float32. Figures that are asked for in float64 are summed in float64; elements of a scale are rounded
@@ -10,7 +10,7 @@ to float32 in either. What the two paths give differs by less than the rounding 
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .errors import OGPSAError
 from .kernels import InverseRoot, Kernels, Scale
+from .storage import PIECE
 
 
 logger = logging.getLogger(__name__)
@@ -33,12 +34,16 @@ _MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop
 class FusedKernels(Kernels):
     """Compiled kernels where they are faster, plain ones elsewhere.
 
-    Every number of rows, dtype and device is compiled once, when it is first met; lengths are not compiled for.
+    Every number of rows and every dtype is compiled once, when it is first met; lengths are not compiled for.
+
+    Args:
+        device: what to compile for; pieces on other devices (copies in host memory) are left to the plain kernels.
     """
 
     whole = True
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device.type
         self._made: dict[tuple[Any, ...], Any] = {}
 
     def _call(self, function: Callable[..., Any], rows: Tensor, *operands: Tensor | None) -> Any:
@@ -46,16 +51,19 @@ class FusedKernels(Kernels):
 
         Each gets a code object of its own, as PyTorch compiles one only a few times before it gives up.
         """
-        key = (function, len(rows), rows.dtype, rows.device, *(None if o is None else o.dtype for o in operands))
+        threads = torch.get_num_threads()
+        key = (function, threads, len(rows), rows.dtype, *(None if o is None else o.dtype for o in operands))
         if key not in self._made:
             code = function.__code__.replace(co_name=f"{function.__name__}_{len(self._made)}")
             copy = FunctionType(code, function.__globals__)
-            self._made[key] = torch.compile(copy, dynamic=True, fullgraph=True)
+            # Kernels for CPUs are made for a number of threads, which the compiler's cache on disk looks at only here.
+            options: dict[str, Any] = {"cpp.threads": threads} if self._device == "cpu" else {}
+            self._made[key] = torch.compile(copy, dynamic=True, fullgraph=True, options=options)
         return self._made[key](rows, *operands)
 
     def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
         """See :meth:`Kernels.inner`."""
-        if rows is None or part.numel() < _shortest(rows, part):
+        if rows is None or not self._fits(rows, part, None):
             return super().inner(rows, part)
         sums: Tensor = self._call(_inner, rows, part)
         end = _end_of_blocks(part)
@@ -66,8 +74,9 @@ class FusedKernels(Kernels):
 
     def exact_inner(self, rows: Tensor, part: Tensor, scale: Scale | None, start: int) -> Tensor:
         """See :meth:`Kernels.exact_inner`."""
-        if part.numel() < _SHORTEST or not (scale is None or isinstance(scale, InverseRoot)):
-            return super().exact_inner(rows, part, scale, start)
+        if not self._fits(rows, part, scale, always=True):
+            plain = (Kernels.exact_inner(self, rows[:, p], part[p], scale, start + p.start) for p in _pieces(part))
+            return _total(plain)
         end = _end_of_blocks(part)
         sums: Tensor = self._call(_exact_inner, rows, part, *_ingredients(scale, start, part))
         if end < part.numel():
@@ -77,8 +86,8 @@ class FusedKernels(Kernels):
     def gram(self, rows: Tensor, scale: Scale | None, start: int) -> Tensor:
         """See :meth:`Kernels.gram`."""
         k, n = rows.shape
-        if n < _SHORTEST or k > _MOST_IN_GRAM or not isinstance(scale, InverseRoot):
-            return super().gram(rows, scale, start)
+        if k > _MOST_IN_GRAM or scale is None or not self._fits(rows, rows[0], scale, always=True):
+            return _total(Kernels.gram(self, rows[:, p], scale, start + p.start) for p in _pieces(rows[0]))
         upper: Tensor = self._call(_gram, rows, *_ingredients(scale, start, rows[0]))
         gram = upper.new_zeros(k, k)
         at = torch.triu_indices(k, k, device=upper.device)
@@ -88,14 +97,34 @@ class FusedKernels(Kernels):
 
     def subtract_(self, part: Tensor, rows: Tensor, weights: Tensor, scale: Scale | None, start: int) -> None:
         """See :meth:`Kernels.subtract_`."""
-        few = part.numel() < (_shortest(rows, part) if scale is None else _SHORTEST)
-        if few or not (scale is None or isinstance(scale, InverseRoot)):
-            super().subtract_(part, rows, weights, scale, start)
+        if part.dtype == torch.float64 or not self._fits(rows, part, scale):
+            for p in _pieces(part):
+                super().subtract_(part[p], rows[:, p], weights, scale, start + p.start)
         else:
             self._call(_subtract, rows, part, weights, *_ingredients(scale, start, part))
 
+    def _fits(self, rows: Tensor, part: Tensor, scale: Scale | None, always: bool = False) -> bool:
+        """Whether to compile for this: long enough, here, and with a scale that can be seen.
 
-def choose_kernels(setting: str, elements: int, device: torch.device, on_any_rank: Callable[[bool], bool]) -> Kernels:
+        Args:
+            rows: see :meth:`Kernels.inner`.
+            part: the same.
+            scale: the same.
+            always: whether the plain operations make passes of their own even of float32.
+        """
+        converts = always or scale is not None or not rows.dtype == part.dtype == torch.float32
+        shortest = _SHORTEST if converts else _SHORTEST_FLOAT32
+        known = scale is None or isinstance(scale, InverseRoot)
+        return known and part.numel() >= shortest and part.device.type == self._device
+
+
+def choose_kernels(
+    setting: str,
+    elements: int,
+    device: torch.device,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    on_any_rank: Callable[[bool], bool],
+) -> Kernels:
     """Compile kernels if that is wanted, worth its time, and possible on every rank.
 
     Ranks that hold the same weights must round alike, so all of them take the same kernels.
@@ -104,6 +133,7 @@ def choose_kernels(setting: str, elements: int, device: torch.device, on_any_ran
         setting: ``ogpsa_kernels``.
         elements: how many elements of gradients this rank holds.
         device: where gradients are.
+        dtypes: of the basis and of gradients.
         on_any_rank: whether something holds on any rank; collective.
 
     Returns:
@@ -115,55 +145,61 @@ def choose_kernels(setting: str, elements: int, device: torch.device, on_any_ran
     if setting == "plain" or (setting == "auto" and not on_any_rank(elements >= WORTH_COMPILING)):
         return Kernels()
     started = time.perf_counter()
-    kernels, reason = FusedKernels(), None
+    kernels, reason = FusedKernels(device), ""
     try:
-        reason = None if _right(kernels, device) else "what was compiled gives wrong results"
+        if torch._dynamo.config.disable:
+            reason = "the environment disables torch.compile: take TORCH_COMPILE_DISABLE or TORCHDYNAMO_DISABLE away"
+        elif not _right(kernels, device, dtypes):
+            reason = "what torch.compile makes gives wrong results on this machine"
     except Exception as error:  # whatever a compiler's absence looks like
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    if not on_any_rank(reason is not None):
+        first = str(error).strip().partition("\n")[0]
+        reason = f"torch.compile fails ({type(error).__name__}: {first}): is there a C++ compiler?"
+    if not on_any_rank(bool(reason)):
         logger.info("The projection's kernels were compiled and tried in %.0f s.", time.perf_counter() - started)
         return kernels
-    why = f"torch.compile does not work here ({reason or 'on another rank'})"
+    reason = reason or "another rank cannot compile"
     if setting == "fused":
-        raise OGPSAError(f"ogpsa_kernels: fused is not possible: {why}. Install a compiler, or use plain.")
-    logger.warning("The projection uses plain kernels, which take longer: %s.", why)
+        raise OGPSAError(f"ogpsa_kernels: fused is not possible: {reason}. Or use ogpsa_kernels: plain.")
+    logger.warning("The projection uses plain kernels, which take longer: %s.", reason)
     return Kernels()
 
 
-def _right(kernels: FusedKernels, device: torch.device) -> bool:
-    """Try every kernel on a small problem.
-
-    Raises:
-        OGPSAError: if the environment switches compiling off.
-    """
-    if torch._dynamo.config.disable:
-        raise OGPSAError("the environment disables it")
+def _right(kernels: FusedKernels, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype]) -> bool:
+    """Try every kernel on a small problem of these dtypes."""
     plain = Kernels()
-    part = torch.linspace(0.1, 1, _SHORTEST + 1, device=device)  # sums do not cancel
-    rows = torch.stack([part.cos(), part.sin()]).to(torch.bfloat16)
-    scale, weights = InverseRoot(part.square(), 0.5, 0.1), torch.ones(2, device=device)
+    wide = torch.linspace(0.1, 1, _SHORTEST_FLOAT32 + 1, device=device)  # sums do not cancel
+    rows, part = torch.stack([wide.cos(), wide.sin()]).to(dtypes[0]), wide.to(dtypes[1])
+    scale, weights = InverseRoot(wide.square(), 0.5, 0.1), torch.ones(2, device=device)
     results = []
     for each in (kernels, plain):
-        changed = part.clone()
-        each.subtract_(changed, rows, weights, scale, 0)
         inner, squared = each.inner(rows, part)
-        assert inner is not None  # there are rows
-        sums = [inner.double(), squared[None].double(), each.exact_inner(rows, part, scale, 0)]
-        results.append(torch.cat([*sums, each.gram(rows, scale, 0).flatten(), changed.double()]))
-    return torch.allclose(results[0], results[1], rtol=1e-4, atol=1e-4)
+        found = [squared[None], each.gram(rows, scale, 0).flatten()]
+        found += [] if inner is None else [inner]
+        for own in (None, scale):
+            changed = part.clone()
+            each.subtract_(changed, rows, weights, own, 0)
+            found += [changed, each.exact_inner(rows, part, own, 0)]
+        results.append(torch.cat([figures.double() for figures in found]))
+    return torch.allclose(results[0], results[1], rtol=max(1e-4, 2 * torch.finfo(dtypes[1]).eps), atol=1e-4)
 
 
-def _shortest(rows: Tensor, part: Tensor) -> int:
-    return _SHORTEST_FLOAT32 if rows.dtype == part.dtype == torch.float32 else _SHORTEST
+def _pieces(part: Tensor) -> Iterator[slice]:
+    """What plain kernels are given at a time, as they make temporaries."""
+    return (slice(start, start + PIECE) for start in range(0, part.numel(), PIECE))
+
+
+def _total(figures: Iterator[Tensor]) -> Tensor:
+    first = next(figures)
+    return sum(figures, start=first)
 
 
 def _end_of_blocks(part: Tensor) -> int:
     return part.numel() // _BLOCK * _BLOCK
 
 
-def _ingredients(scale: InverseRoot | None, start: int, part: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _ingredients(scale: Scale | None, start: int, part: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """What a kernel makes the scale of; numbers in a tensor, as for a Python number it would be compiled anew."""
-    if scale is None:
+    if not isinstance(scale, InverseRoot):
         return None, None
     numbers = torch.tensor([scale.factor, scale.epsilon]).to(part.device, non_blocking=True)
     return scale.second[start : start + part.numel()], numbers

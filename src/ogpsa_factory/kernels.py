@@ -1,7 +1,7 @@
 """What is computed of one piece of long vectors: in plain PyTorch here, the reference for :mod:`ogpsa_factory.fused`.
 
-Sums are returned in float64. They are taken in float32 over at most ``PIECE`` elements, or in float64 throughout where
-figures that are nearly equal will be subtracted.
+Sums are taken in float32 over at most ``PIECE`` elements, or in float64 throughout where figures that are nearly equal
+will be subtracted.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ class Kernels:
             part: of shape ``[n]``, any floating dtype.
 
         Returns:
-            Of shape ``[k]``, or None; and a scalar.
+            Of shape ``[k]``, or None; and a scalar. Both float32 here, float64 where they are compiled.
         """
         part = part.float()
         return None if rows is None else rows.float().mv(part), part.dot(part)

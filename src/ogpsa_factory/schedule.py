@@ -5,7 +5,8 @@ and the share of their gradient's norm that lies in the span of the reference gr
 subspace was computed.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from .subspace import CapabilitySubspace, Gradients
 
 
 class RefreshSchedule:
-    """Decides; all ranks alike, as the figures are sums over ranks.
+    """Decides, for all ranks alike.
 
     Args:
         arguments: validated arguments.
@@ -29,10 +30,6 @@ class RefreshSchedule:
         mean_loss: from a list of features to their mean loss, with a graph.
         batch_size: rows per device in a reference pass.
         log: takes what a look has found.
-
-    Attributes:
-        baseline: loss and overlap of every set at the last refresh, of shape ``[sets, 2]``, float64; None before the
-            first one, and for fixed schedules.
     """
 
     def __init__(
@@ -45,7 +42,7 @@ class RefreshSchedule:
         batch_size: int,
         log: Callable[[dict[str, float]], None],
     ) -> None:
-        self.baseline: Tensor | None = None
+        self._baseline: Tensor | None = None  # loss and overlap of every set at the last refresh, [sets, 2], float64
         self._adaptive = arguments.ogpsa_refresh == "adaptive"
         self._period, self._seed = arguments.refresh_steps, arguments.ogpsa_seed
         self._threshold = arguments.ogpsa_refresh_threshold
@@ -61,23 +58,39 @@ class RefreshSchedule:
         """
         if step % self._period:
             return False
-        if not self._adaptive or self.baseline is None:
+        if not self._adaptive or self._baseline is None:
             return True
-        now = self._look(step)
-        drifted = self._drifted(now, self.baseline)
+        started = time.perf_counter()
+        now = self._look()
+        drifted = self._engine.on_any_rank(self._drifted(now, self._baseline))
         names = [probe.name for probe in self._probes]
-        overlaps = dict(zip(names, now[:, 1].tolist(), strict=True))
-        figures = {f"ogpsa/look_overlap/{name}": overlap for name, overlap in overlaps.items()}
-        self._log({**figures, "ogpsa/look_step": step, "ogpsa/look_refreshes": float(drifted)})
+        figures = {f"ogpsa/look_overlap/{n}": overlap for n, overlap in zip(names, now[:, 1].tolist(), strict=True)}
+        facts = {"ogpsa/look_step": step, "ogpsa/look_refreshes": float(drifted)}
+        self._log({**figures, **facts, "ogpsa/look_seconds": time.perf_counter() - started})
         return drifted
 
-    def note(self, step: int) -> None:
+    def note(self, accepted: bool) -> None:
         """Take note of where things stand; call it after every refresh.
 
         Args:
-            step: number of optimizer steps taken so far, t.
+            accepted: whether the subspace is new; if not, the next period tries again.
         """
-        self.baseline = self._look(step) if self._adaptive and self._subspace.directions else None
+        self._baseline = self._look() if self._adaptive and accepted else None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint needs: where things stood, and which rows were looked at."""
+        if self._baseline is None:
+            return {}
+        return {"look.baseline": self._baseline, "look.rows": self._rows()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`state_dict`, unless the rows are others (of another batch size or number of ranks)."""
+        rows = state.get("look.rows")
+        same = self._adaptive and rows is not None and torch.equal(rows, self._rows())
+        self._baseline = state["look.baseline"] if same else None
+
+    def _rows(self) -> Tensor:
+        return torch.tensor([row for probe in self._probes for row in (-1, *probe.chunks[0])], dtype=torch.int64)
 
     def _drifted(self, now: Tensor, before: Tensor) -> bool:
         lost = now[:, 1] < (1 - self._threshold) * before[:, 1]
@@ -85,13 +98,23 @@ class RefreshSchedule:
         known = now.isfinite().all() and before.isfinite().all()
         return not known or bool((lost | rose).any())
 
-    def _look(self, step: int) -> Tensor:
+    def _look(self) -> Tensor:
         """Loss and overlap of every set's rows now, of shape ``[sets, 2]``, float64, on the host."""
+        limit, found = self._engine.scale_limit, self._look_once()
+        while not found.isfinite().all() and self._engine.lower_scale():
+            found = self._look_once()
+        if not found.isfinite().all():
+            self._engine.scale_limit = limit  # it was not the scale
+        return found
+
+    def _look_once(self) -> Tensor:
         found = []
-        with self._engine.set_aside(), isolated_randomness(self._seed + step):
+        # The same random numbers each time: looks are compared with each other.
+        with self._engine.set_aside(), isolated_randomness(self._seed):
             for probe in self._probes:
                 gradients, loss = collect_gradient(self._engine, probe, 0, self._batch_size, self._mean_loss)
                 found.append([loss, self._overlap(gradients)])
+                gradients.clear()  # before the next one is computed: two are too much memory
                 self._engine.discard()
         return torch.tensor(found, dtype=torch.float64)
 

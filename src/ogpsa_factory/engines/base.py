@@ -219,6 +219,10 @@ class Engine(ABC):
         dist.all_reduce(moved)
         return moved.to(tensor.device)
 
+    def on_any_rank(self, here: bool) -> bool:
+        """Whether something holds on any rank; ranks must agree on what leads to communication."""
+        return bool(self.sum_over_ranks(torch.tensor(float(here), device=self.device)) > 0)
+
     @property
     def loss_scale(self) -> float:
         """Factor on the loss under fp16 with loss scaling, otherwise 1."""
