@@ -205,11 +205,11 @@ def prediction_section() -> str:
         rows.append([stage.name, str(stage.refresh_steps), f"{step:.2f}", *(f"{cell:.2%}" for cell in cells)])
     head = ["stage", "K", "step (s)", "reference passes", "projection", "spanning the subspace", "together"]
     return (
-        f"{_table(head, rows)}\n\nFrom this page: compiled kernels reach {share:.0%} of what simple operations reach in "
-        f"bfloat16 (largest model, k = 2), and the fit's time per tensor. **Assumed**, not measured: that both hold on a "
-        f"GPU, with its data sheet's {scaling.BANDWIDTH / 1e12:.2f} TB/s (H100) as the limit; {UTILISATION:.0%} of its "
-        f"{PEAK / 1e12:.0f} TFLOP/s in use; ZeRO-2, gradient checkpointing, rows of {ROW} tokens. On paper: the passes, "
-        "and that spanning moves 10/7 of a projection's bytes. Command: `python docs/refresh.py`."
+        f"{_table(head, rows)}\n\nFrom this page: compiled kernels reach {share:.0%} of what simple operations reach "
+        "in bfloat16 (largest model, k = 2), and the fit's time per tensor. **Assumed**, not measured: that both hold "
+        f"on a GPU, with its data sheet's {scaling.BANDWIDTH / 1e12:.2f} TB/s (H100) as the limit; {UTILISATION:.0%} "
+        f"of its {PEAK / 1e12:.0f} TFLOP/s in use; ZeRO-2, gradient checkpointing, rows of {ROW} tokens. On paper: "
+        "the passes, and that spanning moves 10/7 of a projection's bytes. Command: `python docs/refresh.py`."
     )
 
 

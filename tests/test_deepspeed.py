@@ -139,7 +139,12 @@ WATCHED = {
     },
     "one pass": {"gradient_accumulation_steps": 1, "ogpsa_reference_dataset": "ref_single"},
 }
-WATCH = {"ogpsa_monitor_only": True, "ogpsa_refresh_steps": 1}
+WATCH = {
+    "ogpsa_monitor_only": True,
+    "ogpsa_refresh_steps": 1,
+    "ogpsa_refresh": "adaptive",  # so each step is preceded by a look, and often by a refresh and a second one
+    "ogpsa_refresh_threshold": 1e-4,
+}
 
 
 def name_of(*words):
