@@ -226,8 +226,8 @@ def draw() -> None:
             label = f"{dtype}, {name}"
             left.plot(size, taken, MARKERS[i + 1], color=COLOURS[i], markerfacecolor=face, label=label, ls="none")
     cells = sorted(_cells("float32"), key=lambda c: c["bytes"])
-    ends = [cells[0], cells[-1]]
-    left.plot([c["bytes"] / 1e9 for c in ends], [c["limit"] * 1e3 for c in ends], color="black", lw=1, label="limit")
+    limits = [c["limit"] * 1e3 for c in cells]
+    left.plot([c["bytes"] / 1e9 for c in cells], limits, color="black", lw=1, label="float32, limit")
     left.set(xscale="log", yscale="log", xlabel="moved by one projection (GB)", ylabel="milliseconds")
     left.set_title("Projection against the memory's bandwidth", fontsize=10)
     results = _accumulations()
