@@ -139,12 +139,9 @@ WATCHED = {
     },
     "one pass": {"gradient_accumulation_steps": 1, "ogpsa_reference_dataset": "ref_single"},
 }
-WATCH = {
-    "ogpsa_monitor_only": True,
-    "ogpsa_refresh_steps": 1,
-    "ogpsa_refresh": "adaptive",  # so each step is preceded by a look, and often by a refresh and a second one
-    "ogpsa_refresh_threshold": 1e-4,
-}
+WATCH = {"ogpsa_monitor_only": True, "ogpsa_refresh_steps": 1}
+# Looks, too: before a step that is due, and after each refresh, also after the one that A's first gradient leads to.
+LOOK = {"ogpsa_refresh": "adaptive", "ogpsa_refresh_threshold": 1e-4}
 
 
 def name_of(*words):
@@ -209,7 +206,7 @@ def trained(toy) -> Toy:
         runs += whole_and_resumed(toy, name_of(engine, "full"), 3, deepspeed=ENGINES[engine], **step)
     for engine in SET_ASIDE:
         plain, watch = plain_and_watched(toy, name_of(engine, "lora"), deepspeed=ENGINES[engine], **LORA)
-        runs += [plain, {**watch, "ogpsa_refresh_steps": LORA_REFRESH}]
+        runs += [plain, {**watch, **LOOK, "ogpsa_refresh_steps": LORA_REFRESH}]
     lora = {**LORA, "ogpsa_refresh_steps": LORA_REFRESH}
     runs += whole_and_resumed(toy, name_of("zero2", "lora"), 2, deepspeed=ENGINES["zero2"], **lora)
     runs.append({**killed_config(toy), "output_dir": str(toy.root / "unbroken")})
