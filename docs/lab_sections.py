@@ -1,6 +1,7 @@
 """Sections of docs/lab/README.md, for docs/refresh.py: from the records of the lab's grids."""
 
 import shutil
+import statistics
 from pathlib import Path
 
 from ogpsa_factory.lab.grid.record import find_records, read_record
@@ -8,11 +9,11 @@ from ogpsa_factory.lab.report.comparisons import fronts_table, pair_table, stand
 from ogpsa_factory.lab.report.document import runs_of, write_report
 from ogpsa_factory.lab.report.study import Study, read_study
 from ogpsa_factory.lab.report.summary import summary
-from ogpsa_factory.lab.report.tables import NAIVE, levels_table, pipeline_title, table_1
+from ogpsa_factory.lab.report.tables import NAIVE, levels_table, pipeline_title, table_1, with_interval
 from ogpsa_factory.lab.report.worlds import agreements, order_table, sentence
 from ogpsa_factory.reports import in_order
 from ogpsa_factory.results.curves import LEAK_TEXT, TIME_TEXT, overhead_table
-from ogpsa_factory.results.document import Table
+from ogpsa_factory.results.document import Cell, Line, Table
 from ogpsa_factory.results.markdown import table_to_markdown
 
 
@@ -160,6 +161,37 @@ def step_section(name: str) -> str:
         table_to_markdown(fronts_table(study)),
     ]
     return "\n\n".join(parts)
+
+
+def schedule_section() -> str:
+    """Refreshing by the calendar, and where references have drifted: what either takes and keeps."""
+    study = _study("adaptive")
+    lines = []
+    for name, title in study.methods.items():
+        points = [point for point in study.record["points"] if point["method"] == name]
+
+        def mean(kind: str, key: str, points: list = points) -> Cell:
+            return Cell(with_interval([100 * point["measures"][kind][key] for point in points]))
+
+        cells = [
+            Cell(f"{statistics.mean(point['refreshes'] for point in points):.1f}"),
+            mean("refused", "harmful_held_out"),
+            Cell(with_interval([100 * point["measures"]["skills_mean"] for point in points])),
+            mean("answered", "lookalike"),
+            Cell(f"{statistics.mean(point['seconds']['run'] for point in points):.1f}"),
+        ]
+        lines.append(Line((title,), tuple(cells)))
+    heads = ("refreshes", "harmful held-out refused", "mean of skills", "look-alikes right", "seconds")
+    pairs = [("adaptive_1", "fixed_5"), ("adaptive_1", "fixed_10"), ("adaptive_3", "fixed_15")]
+    pairs += [("adaptive_5", "fixed_20"), ("adaptive_8", "fixed_30")]
+    return "\n\n".join(
+        (
+            table_to_markdown(Table(("refresh",), heads, tuple(lines))),
+            "First against every five steps, then against about as many refreshes at fixed distances, in points:",
+            table_to_markdown(stands_table(study, pairs)),
+            "SFT at 1e-3, `ogpsa_project: update`. Command: `ogpsa lab run examples/yaml/lab/adaptive.yaml`.",
+        )
+    )
 
 
 def leak_section() -> str:

@@ -248,6 +248,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "step_conflict": lambda: lab_sections.step_section("step_conflict"),
         "step_pair": lambda: lab_sections.pair_section("preconditioned", "gradient", "step"),
         "leak": lab_sections.leak_section,
+        "adaptive": lab_sections.schedule_section,
         "step_refresh": lambda: lab_sections.ablation_section("step_refresh"),
         "step_refresh_preconditioned": lambda: lab_sections.ablation_section("step_refresh_preconditioned"),
         "step_momentum": lambda: lab_sections.ablation_section("step_momentum"),
