@@ -14,12 +14,20 @@ ENGINES_AND_FRAMEWORKS = {"llamafactory", "deepspeed", "accelerate", "transforme
 MUST_NOT_KNOW = {
     "_startup.py": {"*third-party"},
     "grouping.py": {"*third-party"},
-    "linalg.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
-    "kernels.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
-    "fused.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
-    "storage.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
-    "conflict.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
-    "modes.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
+    **dict.fromkeys(
+        (
+            "linalg.py",
+            "kernels.py",
+            "kernel_choice.py",
+            "fused.py",
+            "packs.py",
+            "basis.py",
+            "storage.py",
+            "conflict.py",
+            "modes.py",
+        ),
+        ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments", ".subspace"},
+    ),
     "subspace.py": ENGINES_AND_FRAMEWORKS | {".engines", ".reference", ".controller", ".llamafactory", ".arguments"},
     **dict.fromkeys(
         ("step.py", "span.py", "metric.py", "coverage.py"),
@@ -35,7 +43,8 @@ MUST_NOT_KNOW = {
     "controller.py": ENGINES_AND_FRAMEWORKS | {".llamafactory", ".engines.native"},
     "engines": {"llamafactory", "accelerate", "transformers"}
     | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
-    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".kernels", ".fused", ".step", ".span", ".metric"},
+    "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".kernels", ".fused", ".step", ".span", ".metric"}
+    | {".basis", ".packs"},
     "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},

@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import logged, save_toy_model
 
-from ogpsa_factory import CapabilitySubspace, OGPSAError, fused, storage
-from ogpsa_factory.kernels import InverseRoot, Kernels
+from ogpsa_factory import CapabilitySubspace, OGPSAError, fused, kernel_choice, storage
+from ogpsa_factory.kernels import BLOCK, InverseRoot, Kernels
 
 
 pytestmark = pytest.mark.slow  # a compiler starts
-LENGTHS = [fused._SHORTEST_FLOAT32, fused._SHORTEST_FLOAT32 + 1, fused._SHORTEST_FLOAT32 + 3 * fused._BLOCK - 1]
+LENGTHS = [fused.SHORTEST_FLOAT32, fused.SHORTEST_FLOAT32 + 1, fused.SHORTEST_FLOAT32 + 3 * BLOCK - 1]
 DTYPES = [
     (torch.float32, torch.float32),
     (torch.bfloat16, torch.bfloat16),
@@ -96,7 +96,7 @@ def test_many_rows_and_other_scales_take_the_plain_path(kernels):
 
 
 def test_a_number_that_is_not_finite_shows(kernels):
-    rows, part, _ = problem(2, fused._SHORTEST_FLOAT32, torch.float32, torch.float32)
+    rows, part, _ = problem(2, fused.SHORTEST_FLOAT32, torch.float32, torch.float32)
     part[5] = float("inf")
     inner, squared = kernels.inner(rows, part)
     assert not inner.isfinite().any() and not squared.isfinite()
@@ -153,15 +153,15 @@ def test_a_run_with_either_agrees(toy, run, project):
 
 
 def choose(setting, elements=1 << 30, others=False):
-    return fused.choose_kernels(setting, elements, CPU, FLOATS, lambda here: here or others)
+    return kernel_choice.choose_kernels(setting, elements, CPU, FLOATS, lambda here: here or others)
 
 
 def test_auto_compiles_where_it_is_worth_the_time(caplog):
     caplog.set_level(logging.INFO, "ogpsa_factory")
-    assert type(choose("auto", elements=fused.WORTH_COMPILING - 1)) is Kernels
+    assert type(choose("auto", elements=kernel_choice.WORTH_COMPILING - 1)) is Kernels
     assert type(choose("plain")) is Kernels
     assert not caplog.text
-    assert type(choose("auto", elements=fused.WORTH_COMPILING)) is fused.FusedKernels
+    assert type(choose("auto", elements=kernel_choice.WORTH_COMPILING)) is fused.FusedKernels
     assert type(choose("fused", elements=1)) is fused.FusedKernels
     assert "were compiled" in caplog.text
 
@@ -187,7 +187,7 @@ def test_without_a_compiler_the_plain_ones_are_used(monkeypatch, caplog, reason)
 def test_ranks_agree():
     """One that cannot compile keeps the others from it: replicas of the weights must round alike."""
     answers = iter([True, True])
-    assert type(fused.choose_kernels("auto", 1, CPU, FLOATS, lambda here: next(answers))) is Kernels
+    assert type(kernel_choice.choose_kernels("auto", 1, CPU, FLOATS, lambda here: next(answers))) is Kernels
 
 
 def test_no_temporary_is_longer_than_a_piece(kernels, monkeypatch):
@@ -223,6 +223,6 @@ def test_no_temporary_is_longer_than_a_piece(kernels, monkeypatch):
 def test_copies_elsewhere_are_left_to_the_plain_kernels():
     """With an offloaded basis, logged steps measure copies in host memory, where there may be no compiler."""
     elsewhere = fused.FusedKernels(torch.device("meta"))
-    rows, part, scale = problem(2, 2 * fused._SHORTEST_FLOAT32, torch.float32, torch.float32)
+    rows, part, scale = problem(2, 2 * fused.SHORTEST_FLOAT32, torch.float32, torch.float32)
     assert torch.equal(elsewhere.exact_inner(rows, part, scale, 0), PLAIN.exact_inner(rows, part, scale, 0))
     assert not elsewhere._made

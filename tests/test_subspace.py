@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ogpsa_factory import CapabilitySubspace, group_parameters, linalg, storage
+from ogpsa_factory import CapabilitySubspace, basis, group_parameters, linalg, storage
 
 
 SHAPES = [(5, 7), (11,), (3, 4, 2), (1,), (40, 3)]
@@ -289,7 +289,7 @@ def test_long_vectors_are_worked_on_piece_by_piece(granularity, monkeypatch):
     """Real tensors are longer than a piece; here every tensor is."""
     references, gradient = [random_gradients(i) for i in (1, 2, 3)], random_gradients(4)
     whole = projected(make(references, granularity), gradient)
-    for module in (linalg, storage):
+    for module in (basis, linalg, storage):
         monkeypatch.setattr(module, "PIECE", 4)
     subspace = make(references, granularity)
     pieces = clone(gradient)

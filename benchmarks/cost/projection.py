@@ -12,6 +12,7 @@ import torch
 from common import Bandwidth, machine, seconds_of, shapes, spread
 
 from ogpsa_factory import CapabilitySubspace
+from ogpsa_factory.basis import Basis
 from ogpsa_factory.fused import FusedKernels
 from ogpsa_factory.kernels import Kernels
 
@@ -71,8 +72,9 @@ def _cell(
     plain = CapabilitySubspace([0] * len(tensors) if granularity == "global" else None, dtype=of_basis)
     plain.refresh((gradient() for _ in range(k)), k)
     subspaces = {name: copy.copy(plain) for name in kernels}
-    for name, own in kernels.items():
-        subspaces[name].kernels = own
+    for name, own in kernels.items():  # long tensors' rows are the same memory; compiled kernels pack short ones
+        groups = plain.groups or []
+        subspaces[name].rows = Basis(list(plain.basis), groups, len(plain.norms), k, own)
     target = gradient()
     bandwidth = Bandwidth(target, [basis[0] for basis in plain.basis if basis is not None], device)
     seconds: dict[str, list[float]] = {name: [] for name in kernels}

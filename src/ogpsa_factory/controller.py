@@ -24,8 +24,8 @@ from . import checkpoint
 from .arguments import OGPSAArguments
 from .coverage import Coverage
 from .engines.base import Engine
-from .fused import choose_kernels
 from .grouping import group_parameters
+from .kernel_choice import choose_kernels
 from .metrics import Window
 from .reference import ReferenceSet, collect_gradient, isolated_randomness
 from .schedule import RefreshSchedule

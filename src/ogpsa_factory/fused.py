@@ -3,13 +3,11 @@
 The plain ones convert what is not float32 in passes of their own, in buffers that leave the cache (docs/cost.md has
 what that costs). Inductor makes C++ of these for CPUs and Triton for GPUs.
 
-Rounding: products are summed in float32 over blocks of 4,096 elements, and blocks in float64, where the plain kernels
+Rounding: products are summed in float32 over blocks of 256 elements, and blocks in float64, where the plain kernels
 sum up to 2^20 in float32. Figures that are asked for in float64 are summed in float64; elements of a scale are rounded
 to float32 in either. What the two paths give differs by less than the rounding of a float32 sum (tests/test_fused.py).
 """
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
@@ -17,18 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import OGPSAError
-from .kernels import InverseRoot, Kernels, Scale
+from .kernels import BLOCK, InverseRoot, Kernels, Scale
 from .storage import PIECE
 
 
-logger = logging.getLogger(__name__)
-
-WORTH_COMPILING = 1 << 24  # elements of gradients on one rank: below, compiling takes longer than it saves in a run
-_BLOCK = 4096
 _SHORTEST = 1 << 15  # elements: below, a call of a compiled kernel takes longer than the plain operations
-_SHORTEST_FLOAT32 = 1 << 17  # the same where these are one each, and convert nothing
-_MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop
+SHORTEST_FLOAT32 = 1 << 17  # the same where these are one each, and convert nothing
+MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop
 
 
 class FusedKernels(Kernels):
@@ -41,6 +34,7 @@ class FusedKernels(Kernels):
     """
 
     whole = True
+    blockwise = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device.type
@@ -65,8 +59,8 @@ class FusedKernels(Kernels):
         """See :meth:`Kernels.inner`."""
         if rows is None or not self._fits(rows, part, None):
             return super().inner(rows, part)
-        sums: Tensor = self._call(_inner, rows, part)
         end = _end_of_blocks(part)
+        sums = self.inner_of_blocks(rows[:, :end], part[:end]).sum(dim=1)
         if end < part.numel():
             rest = part[end:].double()
             sums = sums + torch.cat([rows[:, end:].double().mv(rest), rest.dot(rest)[None]])
@@ -78,7 +72,7 @@ class FusedKernels(Kernels):
             plain = (Kernels.exact_inner(self, rows[:, p], part[p], scale, start + p.start) for p in _pieces(part))
             return _total(plain)
         end = _end_of_blocks(part)
-        sums: Tensor = self._call(_exact_inner, rows, part, *_ingredients(scale, start, part))
+        sums = self.exact_inner_of_blocks(rows[:, :end], part[:end], *_ingredients(scale, start, end)).sum(dim=1)
         if end < part.numel():
             sums = sums + super().exact_inner(rows[:, end:], part[end:], scale, start + end)
         return sums
@@ -86,13 +80,10 @@ class FusedKernels(Kernels):
     def gram(self, rows: Tensor, scale: Scale | None, start: int) -> Tensor:
         """See :meth:`Kernels.gram`."""
         k, n = rows.shape
-        if k > _MOST_IN_GRAM or scale is None or not self._fits(rows, rows[0], scale, always=True):
+        if k > MOST_IN_GRAM or scale is None or not self._fits(rows, rows[0], scale, always=True):
             return _total(Kernels.gram(self, rows[:, p], scale, start + p.start) for p in _pieces(rows[0]))
-        upper: Tensor = self._call(_gram, rows, *_ingredients(scale, start, rows[0]))
-        gram = upper.new_zeros(k, k)
-        at = torch.triu_indices(k, k, device=upper.device)
-        gram[at[0], at[1]] = gram[at[1], at[0]] = upper
         end = _end_of_blocks(rows[0])
+        gram = symmetric(self.gram_of_blocks(rows[:, :end], *_ingredients(scale, start, end)).sum(dim=1))
         return gram + super().gram(rows[:, end:], scale, start + end) if end < n else gram
 
     def subtract_(self, part: Tensor, rows: Tensor, weights: Tensor, scale: Scale | None, start: int) -> None:
@@ -100,8 +91,59 @@ class FusedKernels(Kernels):
         if part.dtype == torch.float64 or not self._fits(rows, part, scale):
             for p in _pieces(part):
                 super().subtract_(part[p], rows[:, p], weights, scale, start + p.start)
-        else:
-            self._call(_subtract, rows, part, weights, *_ingredients(scale, start, part))
+            return
+        end = _end_of_blocks(part)
+        each = weights[:, None].expand(-1, end // BLOCK).contiguous()
+        self.subtract_from_blocks_(part[:end], rows[:, :end], each, *_ingredients(scale, start, end))
+        if end < part.numel():
+            super().subtract_(part[end:], rows[:, end:], weights, scale, start + end)
+
+    def inner_of_blocks(self, rows: Tensor, part: Tensor) -> Tensor:
+        """Products with all rows, and the square, block by block.
+
+        Args:
+            rows: of shape ``[k, blocks * BLOCK]``.
+            part: of shape ``[blocks * BLOCK]``, any floating dtype.
+
+        Returns:
+            Of shape ``[k + 1, blocks]``, float64, summed in float32 within a block.
+        """
+        sums: Tensor = self._call(_inner, rows, part)
+        return sums
+
+    def exact_inner_of_blocks(
+        self, rows: Tensor, part: Tensor, second: Tensor | None, numbers: Tensor | None
+    ) -> Tensor:
+        """The same in float64 throughout, with a scale, and without the square.
+
+        Args:
+            rows: of shape ``[k, blocks * BLOCK]``.
+            part: of shape ``[blocks * BLOCK]``.
+            second: second moments of an :class:`InverseRoot`, as ``part``; None for ones.
+            numbers: its factor and epsilon for every block, of shape ``[2, blocks]``, float32.
+
+        Returns:
+            Of shape ``[k, blocks]``, float64.
+        """
+        sums: Tensor = self._call(_exact_inner, rows, part, second, numbers)
+        return sums
+
+    def gram_of_blocks(self, rows: Tensor, second: Tensor | None, numbers: Tensor | None) -> Tensor:
+        """Products of rows with rows, see :func:`symmetric`, of shape ``[k (k + 1) / 2, blocks]``, float64."""
+        sums: Tensor = self._call(_gram, rows, second, numbers)
+        return sums
+
+    def subtract_from_blocks_(
+        self, part: Tensor, rows: Tensor, weights: Tensor, second: Tensor | None, numbers: Tensor | None
+    ) -> None:
+        """Subtract in place, with weights of shape ``[k, blocks]``, float32."""
+        # Cut into blocks here: where a view is made in the kernel, inductor writes through it number by number.
+        cut = rows.view(len(rows), -1, BLOCK)
+        self._call(_subtract, cut, _in_blocks(part), weights, None if second is None else _in_blocks(second), numbers)
+
+    def takes(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether the operations on blocks take vectors of this kind."""
+        return dtype != torch.float64 and device.type == self._device
 
     def _fits(self, rows: Tensor, part: Tensor, scale: Scale | None, always: bool = False) -> bool:
         """Whether to compile for this: long enough, here, and with a scale that can be seen.
@@ -113,74 +155,9 @@ class FusedKernels(Kernels):
             always: whether the plain operations make passes of their own even of float32.
         """
         converts = always or scale is not None or not rows.dtype == part.dtype == torch.float32
-        shortest = _SHORTEST if converts else _SHORTEST_FLOAT32
+        shortest = _SHORTEST if converts else SHORTEST_FLOAT32
         known = scale is None or isinstance(scale, InverseRoot)
         return known and part.numel() >= shortest and part.device.type == self._device
-
-
-def choose_kernels(
-    setting: str,
-    elements: int,
-    device: torch.device,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    on_any_rank: Callable[[bool], bool],
-) -> Kernels:
-    """Compile kernels if that is wanted, worth its time, and possible on every rank.
-
-    Ranks that hold the same weights must round alike, so all of them take the same kernels.
-
-    Args:
-        setting: ``ogpsa_kernels``.
-        elements: how many elements of gradients this rank holds.
-        device: where gradients are.
-        dtypes: of the basis and of gradients.
-        on_any_rank: whether something holds on any rank; collective.
-
-    Returns:
-        The kernels.
-
-    Raises:
-        OGPSAError: if ``setting`` is ``fused``, and they cannot be compiled.
-    """
-    if setting == "plain" or (setting == "auto" and not on_any_rank(elements >= WORTH_COMPILING)):
-        return Kernels()
-    started = time.perf_counter()
-    kernels, reason = FusedKernels(device), ""
-    try:
-        if torch._dynamo.config.disable:
-            reason = "the environment disables torch.compile: take TORCH_COMPILE_DISABLE or TORCHDYNAMO_DISABLE away"
-        elif not _right(kernels, device, dtypes):
-            reason = "what torch.compile makes gives wrong results on this machine"
-    except Exception as error:  # whatever a compiler's absence looks like
-        first = str(error).strip().partition("\n")[0]
-        reason = f"torch.compile fails ({type(error).__name__}: {first}): is there a C++ compiler?"
-    if not on_any_rank(bool(reason)):
-        logger.info("The projection's kernels were compiled and tried in %.0f s.", time.perf_counter() - started)
-        return kernels
-    reason = reason or "another rank cannot compile"
-    if setting == "fused":
-        raise OGPSAError(f"ogpsa_kernels: fused is not possible: {reason}. Or use ogpsa_kernels: plain.")
-    logger.warning("The projection uses plain kernels, which take longer: %s.", reason)
-    return Kernels()
-
-
-def _right(kernels: FusedKernels, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype]) -> bool:
-    """Try every kernel on a small problem of these dtypes."""
-    plain = Kernels()
-    wide = torch.linspace(0.1, 1, _SHORTEST_FLOAT32 + 1, device=device)  # sums do not cancel
-    rows, part = torch.stack([wide.cos(), wide.sin()]).to(dtypes[0]), wide.to(dtypes[1])
-    scale, weights = InverseRoot(wide.square(), 0.5, 0.1), torch.ones(2, device=device)
-    results = []
-    for each in (kernels, plain):
-        inner, squared = each.inner(rows, part)
-        found = [squared[None], each.gram(rows, scale, 0).flatten()]
-        found += [] if inner is None else [inner]
-        for own in (None, scale):
-            changed = part.clone()
-            each.subtract_(changed, rows, weights, own, 0)
-            found += [changed, each.exact_inner(rows, part, own, 0)]
-        results.append(torch.cat([figures.double() for figures in found]))
-    return torch.allclose(results[0], results[1], rtol=max(1e-4, 2 * torch.finfo(dtypes[1]).eps), atol=1e-4)
 
 
 def _pieces(part: Tensor) -> Iterator[slice]:
@@ -193,29 +170,37 @@ def _total(figures: Iterator[Tensor]) -> Tensor:
     return sum(figures, start=first)
 
 
+def symmetric(upper: Tensor) -> Tensor:
+    """The matrices of shape ``[..., k, k]`` with these rows of their upper triangles one after another."""
+    k = int((2 * upper.shape[-1]) ** 0.5)
+    at = torch.triu_indices(k, k, device=upper.device)
+    matrices = upper.new_zeros(*upper.shape[:-1], k, k)
+    matrices[..., at[0], at[1]] = matrices[..., at[1], at[0]] = upper
+    return matrices
+
+
 def _end_of_blocks(part: Tensor) -> int:
-    return part.numel() // _BLOCK * _BLOCK
+    return part.numel() // BLOCK * BLOCK
 
 
-def _ingredients(scale: Scale | None, start: int, part: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """What a kernel makes the scale of; numbers in a tensor, as for a Python number it would be compiled anew."""
+def _ingredients(scale: Scale | None, start: int, end: int) -> tuple[Tensor | None, Tensor | None]:
+    """What kernels make a scale of: the first ``end`` second moments from ``start`` on, and numbers for each block."""
     if not isinstance(scale, InverseRoot):
         return None, None
-    numbers = torch.tensor([scale.factor, scale.epsilon]).to(part.device, non_blocking=True)
-    return scale.second[start : start + part.numel()], numbers
+    numbers = torch.tensor([[scale.factor], [scale.epsilon]]).expand(2, end // BLOCK)
+    return scale.second[start : start + end], numbers.to(scale.second.device, non_blocking=True).contiguous()
 
 
 def _in_blocks(vector: Tensor) -> Tensor:
-    count = vector.shape[0] // _BLOCK
-    return vector[: count * _BLOCK].view(count, _BLOCK)
+    return vector.view(vector.shape[0] // BLOCK, BLOCK)
 
 
 def _sum(products: Tensor) -> Tensor:
-    return products.sum(dim=1).double().sum()
+    return products.sum(dim=1).double()
 
 
 def _scale(second: Tensor, numbers: Tensor) -> Tensor:
-    return numbers[0] / (second.float().sqrt() + numbers[1])
+    return numbers[0][:, None] / (second.float().sqrt() + numbers[1][:, None])
 
 
 def _inner(rows: Tensor, part: Tensor) -> Tensor:
@@ -240,7 +225,7 @@ def _gram(rows: Tensor, second: Tensor, numbers: Tensor) -> Tensor:
 def _subtract(rows: Tensor, part: Tensor, weights: Tensor, second: Tensor | None, numbers: Tensor | None) -> None:
     total = torch.zeros((), device=part.device)
     for row, weight in zip(rows.unbind(), weights.unbind(), strict=True):
-        total = total + row.float() * weight
+        total = total + row.float() * weight[:, None]
     if second is not None and numbers is not None:
         total = total * _scale(second, numbers)
     part.copy_(part.float() - total)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 
 Scale = Callable[[int, int], Tensor]  # elements from one number to another of a long vector, made when asked for
-_BLOCK = 1 << 15
+BLOCK = 256  # elements: over so many, compiled kernels sum in float32
+_CACHED = 1 << 15  # elements: copies of so many in float64 stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,11 @@ class Kernels:
 
     Attributes:
         whole: whether matrices are best taken whole where they are, and not piece by piece.
+        blockwise: whether there are operations that sum block by block, so that short vectors are best taken together.
     """
 
     whole = False
+    blockwise = False
 
     def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
         """``rows @ part``, and the squared norm of ``part``.
@@ -97,5 +100,5 @@ class Kernels:
 
 def _blocks(part: Tensor) -> Iterator[slice]:
     """Cut a piece so that what is computed from it in float64 stays in a processor's cache; a GPU takes it whole."""
-    length = part.numel() if part.device.type != "cpu" else _BLOCK
+    length = part.numel() if part.device.type != "cpu" else _CACHED
     return (slice(start, start + length) for start in range(0, part.numel(), length))

@@ -1,15 +1,12 @@
-"""Linear algebra of the subspace: small dense matrices in float64, long vectors piece by piece in float32.
+"""Linear algebra that makes a basis: small dense matrices in float64, long rows piece by piece.
 
 No temporary is larger than k rows of a piece, and sums over pieces are kept in float64, so that narrow gradients lose
 nothing but their own precision.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from .kernels import Kernels, Scale
 from .storage import PIECE
 
 
@@ -34,91 +31,6 @@ def mix_rows(rows: Tensor, mix: Tensor) -> None:
     """
     for piece in rows.split(PIECE, dim=1):
         piece.copy_(mix @ piece.double())
-
-
-def add_inner_products(
-    sums: Tensor, squared: Tensor, rows: Iterator[Tensor] | None, vector: Tensor, kernels: Kernels
-) -> None:
-    """Add ``rows @ vector`` to ``sums`` and the squared norm of ``vector`` to ``squared``.
-
-    Args:
-        sums: of shape ``[k]``, float64; changed in place.
-        squared: scalar, float64; changed in place.
-        rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`, or None for no
-            rows.
-        vector: ``n`` numbers in any shape and dtype.
-        kernels: what computes a piece.
-    """
-    for _, part, piece in _pieces(vector, rows):
-        inner, norm = kernels.inner(piece, part)
-        squared += norm
-        if inner is not None:
-            sums += inner
-
-
-def add_exact_inner_products(
-    sums: Tensor, rows: Iterator[Tensor], vector: Tensor, scale: Scale | None, kernels: Kernels
-) -> None:
-    """Add ``rows diag(scale) vector`` to ``sums``, in float64 throughout: for figures that are nearly equal.
-
-    Args:
-        sums: of shape ``[k]``, float64; changed in place.
-        rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
-        vector: ``n`` numbers in any shape and dtype.
-        scale: gives elements of the diagonal; None for ones.
-        kernels: what computes a piece.
-    """
-    for start, part, piece in _pieces(vector, rows):
-        if piece is not None:
-            sums += kernels.exact_inner(piece, part, scale, start)
-
-
-def add_scaled_gram(gram: Tensor, rows: Iterator[Tensor], scale: Scale | None, size: int, kernels: Kernels) -> None:
-    """Add ``rows diag(scale) rows^T`` to ``gram``.
-
-    Args:
-        gram: of shape ``[k, k]``, float64; changed in place.
-        rows: pieces of a matrix of shape ``[k, n]``, from :func:`row_pieces`.
-        scale: gives elements of the diagonal, float32; None for ones.
-        size: ``n``.
-        kernels: what computes a piece.
-    """
-    start = 0
-    while start < size:
-        piece = next(rows)
-        gram += kernels.gram(piece, scale, start)
-        start += piece.shape[1]
-
-
-def subtract_rows(
-    vector: Tensor, rows: Iterator[Tensor], coefficients: Tensor, scale: Scale | None, kernels: Kernels
-) -> None:
-    """``vector -= scale * rows^T coefficients`` in place.
-
-    Args:
-        vector: ``n`` numbers in any shape and dtype.
-        rows: pieces of a matrix of shape ``[k, n]`` on the vector's device, from :func:`row_pieces`.
-        coefficients: of shape ``[k]``.
-        scale: gives elements of the factor; None for one.
-        kernels: what computes a piece.
-    """
-    flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
-    weights = coefficients.to(vector.device, torch.float32)
-    for start, part, piece in _pieces(flat, rows):
-        if piece is not None:
-            kernels.subtract_(part, piece, weights, scale, start)
-    if flat.data_ptr() != vector.data_ptr():
-        vector.copy_(flat.view_as(vector))
-
-
-def _pieces(vector: Tensor, rows: Iterator[Tensor] | None) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """First element, the vector's part and the rows' piece, as long as the rows come; by ``PIECE`` without rows."""
-    flat, start = vector.detach().reshape(-1), 0
-    while start < flat.numel():
-        piece = None if rows is None else next(rows)
-        end = start + (PIECE if piece is None else piece.shape[1])
-        yield start, flat[start:end], piece
-        start = end
 
 
 def whiten(gram: Tensor) -> tuple[Tensor, Tensor]:

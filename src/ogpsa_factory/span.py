@@ -5,19 +5,13 @@ kinds: inner products in float64 (they are differences of nearly equal figures),
 subtractions along ``D^-1 U``. Vectors may be cut otherwise than the basis, see ``Engine.weight_offsets``.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from .engines.base import Engine
-from .kernels import Scale
-from .linalg import add_exact_inner_products, add_scaled_gram, subtract_rows
-from .storage import PIECE, row_pieces
+from .packs import Scales
+from .storage import PIECE
 from .subspace import CapabilitySubspace, Gradients
-
-
-Scales = list[Scale | None]
 
 
 class Span:
@@ -42,29 +36,18 @@ class Span:
         Returns:
             Of shape ``[groups, k]``, float64, the same on all ranks.
         """
-        sums = torch.zeros(self._subspace.norms.shape, dtype=torch.float64, device=self._device(vectors))
-        rows = self._rows(vectors)
-        for i, group, vector in self._pairs(vectors):
-            scale = scales[i] if scales else None
-            add_exact_inner_products(sums[group], rows, vector, scale, self._subspace.kernels)
-        return self._engine.reduce_weights(sums)
+        sums = self._subspace.rows.exact_inner(vectors, scales, self._engine.weight_offsets)
+        return self._engine.reduce_weights(sums.to(self._device(vectors)))
 
     def gram(self, scales: Scales) -> Tensor:
         """``U^T D^-1 U``, of shape ``[groups, k, k]``, float64, the same on all ranks."""
         weights = self._engine.optimizer_tensors()
-        groups, k = self._subspace.norms.shape
-        gram = torch.zeros(groups, k, k, dtype=torch.float64, device=self._device(weights))
-        rows = self._rows(weights)
-        for i, group, weight in self._pairs(weights):
-            add_scaled_gram(gram[group], rows, scales[i], weight.numel(), self._subspace.kernels)
-        return self._engine.reduce_weights(gram)
+        gram = self._subspace.rows.gram(weights, scales, self._engine.weight_offsets)
+        return self._engine.reduce_weights(gram.to(self._device(weights)))
 
     def subtract(self, vectors: Gradients, coefficients: Tensor, scales: Scales | None = None) -> None:
         """``x -= D^-1 U c`` in place, with coefficients of shape ``[groups, k]``."""
-        rows = self._rows(vectors)
-        for i, group, vector in self._pairs(vectors):
-            scale = scales[i] if scales else None
-            subtract_rows(vector, rows, coefficients[group], scale, self._subspace.kernels)
+        self._subspace.rows.subtract_(vectors, coefficients, scales, self._engine.weight_offsets)
 
     def squared_distance(self, vectors: Gradients, others: Gradients | None = None) -> Tensor:
         """Squared norm of the vectors, or of their differences from others; scalar, float64, the same on all ranks."""
@@ -82,21 +65,6 @@ class Span:
     def of_references(self, inner: Tensor) -> Tensor:
         """Inner products with the reference gradients, of shape ``[k]``, from those with the basis."""
         return torch.einsum("grk,gr->k", self._subspace.scaled.to(inner.device), inner)
-
-    def _pairs(self, vectors: Gradients) -> Iterator[tuple[int, int, Tensor]]:
-        """Number, group and vector of the parameters that have both a basis and a vector."""
-        for i, (group, vector) in enumerate(zip(self._subspace.groups or (), vectors, strict=True)):
-            if vector is not None and self._subspace.basis[i] is not None:
-                yield i, group, vector
-
-    def _rows(self, vectors: Gradients) -> Iterator[Tensor]:
-        """Pieces of the basis of these parameters, in order."""
-        used = [
-            basis[:, offset : offset + vector.numel()]
-            for basis, vector, offset in zip(self._subspace.basis, vectors, self._engine.weight_offsets, strict=True)
-            if basis is not None and vector is not None
-        ]
-        return row_pieces(used, self._device(vectors), self._subspace.kernels.whole)
 
     def _device(self, vectors: Gradients) -> torch.device:
         return next((v.device for v in vectors if v is not None), self._engine.device)

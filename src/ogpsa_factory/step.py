@@ -25,7 +25,8 @@ from .kernels import Scale
 from .linalg import whiten
 from .metric import FIRST_MOMENTS, check_readable, inverse_metric, quotient
 from .modes import Projection, plan
-from .span import Scales, Span
+from .packs import Scales
+from .span import Span
 from .subspace import CapabilitySubspace, Gradients
 
 

@@ -9,16 +9,17 @@ Only sums over elements are ever shared between ranks: with sharded gradients pa
 argument over the ranks that hold the other shards. The traffic is ``groups * (k + 1)`` float64 numbers per step.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
 import torch
 from torch import Tensor
 
+from .basis import Basis
 from .kernels import Kernels
-from .linalg import add_gram, add_inner_products, mix_rows, orthonormalise, subtract_rows
+from .linalg import add_gram, mix_rows, orthonormalise
 from .modes import Mode, Projection, plan
-from .storage import allocate, copy_row, row_pieces
+from .storage import allocate, copy_row
 
 
 Gradients = Sequence[Tensor | None]
@@ -45,7 +46,7 @@ class CapabilitySubspace:
         kernels: what computes pieces of long vectors; None for plain PyTorch.
 
     Attributes:
-        basis: per tensor an orthonormal basis of shape ``[k, numel]``, or None; rows beyond a group's rank are zero.
+        rows: the orthonormal basis; rows beyond a group's rank are zero.
         gram: inner products between the reference gradients over all groups, of shape ``[k, k]``, float64.
         coordinates: unit-normalised reference gradients in the basis, one per column, of shape ``[groups, k, k]``.
         norms: norm of each reference gradient within each group, of shape ``[groups, k]``.
@@ -85,9 +86,14 @@ class CapabilitySubspace:
         self.offload = offload
         self.reduce = reduce or (lambda tensor: tensor)
         self.kernels = kernels or Kernels()
-        self.basis: list[Tensor | None] = []
+        self.rows = Basis([], [], 0, 0, self.kernels)
         empty = torch.zeros(0, 0, 0, dtype=torch.float64)
         self._set_coordinates(empty, torch.zeros(0, 0, dtype=torch.float64), empty.sum(dim=0))
+
+    @property
+    def basis(self) -> list[Tensor | None]:
+        """Per tensor the basis of shape ``[k, numel]``, or None."""
+        return self.rows.matrices
 
     @property
     def directions(self) -> int:
@@ -148,7 +154,8 @@ class CapabilitySubspace:
         for group, stack in zip(groups, stacked, strict=True):
             if stack is not None:
                 mix_rows(stack, transform[group].to(stack.device))
-        self.groups, self.basis = groups, stacked
+        self.groups = groups
+        self.rows = Basis(stacked, groups, len(norms), count, self.kernels)
         self._set_coordinates(coordinates, norms, gram.sum(dim=0))
         return True
 
@@ -183,12 +190,10 @@ class CapabilitySubspace:
             lost = 1 - keep
             removed = removed + lost.square() * squared + 2 * lost * (inner * remove).sum(dim=1).nan_to_num()
         if change:
-            rows = self._rows(gradients)
-            for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
+            for group, gradient in zip(self.groups or (), gradients, strict=True):
                 if gradient is not None and keep is not None:
                     gradient.mul_(keep[group].to(gradient.device))
-                if gradient is not None and basis is not None:
-                    subtract_rows(gradient, rows, remove[group], None, self.kernels)
+            self.rows.subtract_(gradients, remove)
         after = None
         if measure:
             inner_after, squared_after = self._inner_products(gradients)
@@ -234,9 +239,9 @@ class CapabilitySubspace:
             if stored is not None:
                 stored = allocate(stored.shape, stored.dtype, device, self.offload).copy_(stored)
             basis.append(stored)
-        self.basis = basis
-        self._set_coordinates(state["coordinates"], state["norms"], state["gram"])
         self.groups = self.groups if self.groups is not None else list(range(len(basis)))
+        self.rows = Basis(basis, self.groups, len(state["norms"]), state["norms"].shape[1], self.kernels)
+        self._set_coordinates(state["coordinates"], state["norms"], state["gram"])
 
     def _set_coordinates(self, coordinates: Tensor, norms: Tensor, gram: Tensor) -> None:
         self.coordinates = coordinates
@@ -248,22 +253,8 @@ class CapabilitySubspace:
         """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``."""
         if len(gradients) != len(self.basis):
             raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis)}.")
-        groups, k = self.norms.shape
-        device = next((g.device for g in gradients if g is not None), torch.device("cpu"))
-        sums = torch.zeros(groups, k + 1, dtype=torch.float64, device=device)
-        rows = self._rows(gradients)
-        for group, basis, gradient in zip(self.groups or (), self.basis, gradients, strict=True):
-            if gradient is not None:
-                own = None if basis is None else rows
-                add_inner_products(sums[group, :k], sums[group, k], own, gradient, self.kernels)
-        sums = self.reduce(sums)
-        return sums[:, :k], sums[:, k]
-
-    def _rows(self, gradients: Gradients) -> Iterator[Tensor]:
-        """Pieces of the basis, in order, of the tensors that have both a basis and a gradient."""
-        used = [(b, g.device) for b, g in zip(self.basis, gradients, strict=True) if b is not None and g is not None]
-        device = used[0][1] if used else torch.device("cpu")
-        return row_pieces([basis for basis, _ in used], device, self.kernels.whole)
+        sums = self.reduce(self.rows.inner(gradients))
+        return sums[:, :-1], sums[:, -1]
 
     def _reference_inner(self, inner: Tensor) -> Tensor:
         self.scaled = self.scaled.to(inner.device)
