@@ -141,7 +141,12 @@ def train(engine: str, method: str, folder: Path, kind: str) -> None:
 
     controller = None
     if method == "ogpsa":
-        arguments = OGPSAArguments(use_ogpsa=True, ogpsa_reference_dataset="a,b", ogpsa_refresh_steps=STEPS // 2)
+        arguments = OGPSAArguments(
+            use_ogpsa=True,
+            ogpsa_reference_dataset="a,b",
+            ogpsa_refresh_steps=STEPS // 2,
+            ogpsa_subspace_dtype="float32",
+        )
         arguments.validate_ogpsa("sft")
         fixed = torch.Generator().manual_seed(9)
         tokens = torch.randint(0, 8_000, (2, 2 * ROWS, LENGTH), generator=fixed).tolist()
@@ -203,7 +208,9 @@ def measure(engine: str, ranks: int, device: str) -> dict[str, object]:
     pairs = list(zip(runs["naive"], runs["ogpsa"], strict=True))
     first = runs["ogpsa"][0]
     units = first["units"] if engine == "fsdp1" else None
-    predicted = predict(first["shapes"], engine, ranks, DIRECTIONS, precision="float32", units=units)
+    predicted = predict(
+        first["shapes"], engine, ranks, DIRECTIONS, precision="float32", units=units, subspace_dtype="float32"
+    )
     places = (predicted.device, predicted.host) if device == "cpu" else (predicted.device,)
     return {
         "engine": engine,

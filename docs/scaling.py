@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from ogpsa_factory.footprint import ENGINES as FACTS
 from ogpsa_factory.footprint import Footprint, predict
+from ogpsa_factory.footprint.engines import SIZES
 from ogpsa_factory.reference import ReferenceSet, plan_batches
 
 
@@ -98,8 +100,10 @@ def _bold(size: float) -> str:
 
 def moved(footprint: Footprint) -> int:
     """Bytes that a projection reads and writes on one rank: basis and gradient twice, then the gradient."""
-    number = 4 if footprint.subspace_dtype == "float32" else 2  # gradients have the same dtype in these engines
-    return footprint.elements * number * (2 * (DIRECTIONS + 1) + 1)
+    engine = FACTS[footprint.engine]
+    gradient = engine.projected.size or SIZES[engine.family, "mixed"][2]
+    basis = 4 if footprint.subspace_dtype == "float32" else 2
+    return footprint.elements * (2 * DIRECTIONS * basis + 3 * gradient)
 
 
 def bandwidth_section() -> str:
@@ -117,11 +121,11 @@ def traffic_section(sizes: dict[str, list[torch.Size]]) -> str:
     for model, trained in sizes.items():
         count = sum(math.prod(shape) for shape in trained)
         step = predict(trained, "zero3", GPUS[0], DIRECTIONS).traffic
-        stored = [count * DIRECTIONS * size / 1e9 for size in (2, 4)]
+        stored = count * DIRECTIONS * 2 / 1e9
         refresh = 8 * len(trained) * DIRECTIONS**2 + 4 * len(trained) + 8 * DIRECTIONS  # inner products, flags, losses
         numbers = [count, len(trained), step, refresh]
-        rows.append([model, *(f"{number:,}" for number in numbers), *(f"{size:.0f}" for size in stored)])
-    return table([*head, "checkpoint, ZeRO (GB)", "checkpoint, FSDP2 (GB)"], rows, 1)
+        rows.append([model, *(f"{number:,}" for number in numbers), f"{stored:.0f}"])
+    return table([*head, "checkpoint (GB)"], rows, 1)
 
 
 def share_section() -> str:

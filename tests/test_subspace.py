@@ -284,6 +284,13 @@ def test_conflict_mode_is_the_nearest_gradient_that_raises_no_loss(problem):
     assert flat(change).norm() <= (flat(full) - flat(gradient)).norm() + 1e-6 * norm
 
 
+def test_on_a_gpu_and_of_narrow_gradients_the_basis_is_bfloat16():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert all(storage.storage_dtype(own, cpu) == own for own in (torch.float32, torch.float64))
+    assert storage.storage_dtype(torch.float32, gpu) == torch.bfloat16
+    assert all(storage.storage_dtype(torch.float16, device) == torch.bfloat16 for device in (cpu, gpu))
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_long_vectors_are_worked_on_piece_by_piece(granularity, monkeypatch):
     """Real tensors are longer than a piece; here every tensor is."""

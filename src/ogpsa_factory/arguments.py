@@ -149,7 +149,9 @@ class OGPSAArguments:
     )
     ogpsa_subspace_dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto",
-        metadata={"help": "Data type in which the subspace is kept. auto: the gradients' own."},
+        metadata={
+            "help": "Data type in which the subspace is kept. auto: bfloat16 on a GPU, else the gradients' own."
+        },
     )
     ogpsa_offload: bool = field(
         default=False,

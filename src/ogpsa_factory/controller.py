@@ -30,6 +30,7 @@ from .metrics import Window
 from .reference import ReferenceSet, collect_gradient, isolated_randomness
 from .schedule import RefreshSchedule
 from .step import StepProjection
+from .storage import storage_dtype
 from .subspace import CapabilitySubspace, Gradients
 
 
@@ -75,13 +76,12 @@ class Controller:
         self.log = log
         self.progress = progress
         own = engine.gradient_dtype
-        # float16 has too small a range.
-        dtype = arguments.subspace_dtype or (torch.bfloat16 if own.itemsize < 4 else None)
+        dtype = arguments.subspace_dtype or storage_dtype(own, engine.device)
         kernels = choose_kernels(
             arguments.ogpsa_kernels,
             sum(engine.sizes),
             (engine.devices or [engine.device])[0],
-            (dtype or own, own),
+            (dtype, own),
             self.engine.on_any_rank,
         )
         self.subspace = CapabilitySubspace(

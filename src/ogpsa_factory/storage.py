@@ -9,6 +9,20 @@ from torch import Tensor
 PIECE = 1 << 20  # elements; short enough for float32 sums within a piece to be accurate
 
 
+def storage_dtype(gradients: torch.dtype, device: torch.device) -> torch.dtype:
+    """In which dtype a basis is kept if nothing else is said.
+
+    Args:
+        gradients: narrowest dtype of the gradients.
+        device: where the model is trained.
+
+    Returns:
+        bfloat16 on a GPU, where memory is scarce, and for gradients of 16 bits, as float16 has too small a range. Else
+        the gradients' own.
+    """
+    return torch.bfloat16 if device.type == "cuda" or gradients.itemsize < 4 else gradients
+
+
 def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, offload: bool) -> Tensor:
     """Make room for a basis of gradients on ``device``: zeros there or, with ``offload``, in (pinned) host memory."""
     if not offload:

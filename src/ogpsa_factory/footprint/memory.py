@@ -117,7 +117,7 @@ def predict(
         groups: number of groups that are projected by themselves; None for one per trained parameter.
         precision: ``mixed`` for bf16 or fp16, ``pure`` for ``pure_bf16``, else ``float32``.
         wide_gradients: whether DeepSpeed sums gradients in float32 (``data_types.grad_accum_dtype: fp32``).
-        subspace_dtype: ``ogpsa_subspace_dtype``.
+        subspace_dtype: ``ogpsa_subspace_dtype``; ``auto`` as on a GPU.
         offload: ``ogpsa_offload``.
         project: ``ogpsa_project``.
 
@@ -145,7 +145,7 @@ def predict(
     local_sizes = _pieces(trained, facts.cut, world_size, units)
     elements, longest = sum(local_sizes), min(max(local_sizes, default=0), PIECE)
     gradient_bytes = projected.size or gradient_size
-    dtype = ("float32" if gradient_bytes == 4 else "bfloat16") if subspace_dtype == "auto" else subspace_dtype
+    dtype = "bfloat16" if subspace_dtype == "auto" else subspace_dtype
     width = directions * (4 if dtype == "float32" else 2)
     where = host if offload or projected.host else device
     where.subspace = width * elements
