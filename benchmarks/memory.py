@@ -30,7 +30,7 @@ from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.controller import Controller
 from ogpsa_factory.engines.select import select_engine
 from ogpsa_factory.footprint.memory import predict
-from ogpsa_factory.reference import make_reference_set
+from ogpsa_factory.reference import BatchSize, make_reference_set
 
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2-offload", "fsdp1", "fsdp2")
@@ -156,7 +156,7 @@ def train(engine: str, method: str, folder: Path, kind: str) -> None:
             select_engine(model, wrapped),
             [make_reference_set(name, each, rank=1) for name, each in zip("ab", sets, strict=True)],
             mean_loss,
-            batch_size=ROWS,
+            batch_size=BatchSize(ROWS),
             log=lambda figures: None,
             progress=lambda count: nullcontext(lambda done: None),
         )

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from ogpsa_factory.footprint import ENGINES as FACTS
 from ogpsa_factory.footprint import Footprint, predict
 from ogpsa_factory.footprint.engines import SIZES
-from ogpsa_factory.reference import ReferenceSet, plan_batches
+from ogpsa_factory.reference import BatchSize, ReferenceSet, plan_batches
 
 
 PAGE = Path(__file__).resolve().parent / "scaling.md"
@@ -160,7 +160,7 @@ def passes_section() -> str:
             each = max(1, min(batch // ranks, 4 // stage.sequences))
             accumulated = batch // (ranks * each)
             chunk = ReferenceSet("", [], [list(range(ROWS))], [1] * ROWS, [1] * ROWS, ROWS, "")
-            planned = [plan_batches(chunk, 0, each, rank, ranks) for rank in range(ranks)]
+            planned = [plan_batches(chunk, 0, BatchSize(each), rank, ranks) for rank in range(ranks)]
             passes = DIRECTIONS * len(planned[0])
             idle = sum(not any(batches) for batches in planned)
             between = stage.refresh_steps * accumulated

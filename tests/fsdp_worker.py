@@ -32,7 +32,7 @@ from ogpsa_factory.engines import NativeEngine
 from ogpsa_factory.engines.fsdp1 import FSDP1Engine
 from ogpsa_factory.engines.fsdp2 import FSDP2Engine
 from ogpsa_factory.errors import OGPSAError
-from ogpsa_factory.reference import count_label_tokens, make_reference_set
+from ogpsa_factory.reference import BatchSize, count_label_tokens, make_reference_set
 
 
 STEPS = 5
@@ -233,7 +233,7 @@ def controller_of(root, run, wrapped, optimizer=None):
     mean_loss = mean_loss_of(wrapped.model)
     progress = contextlib.nullcontext(lambda rows: None)
     log, bar = lambda figures: None, lambda rows: progress
-    return Controller(arguments, wrapped.engine, references, mean_loss, 3, log, bar, optimizer)
+    return Controller(arguments, wrapped.engine, references, mean_loss, BatchSize(3), log, bar, optimizer)
 
 
 def tokens(rows):

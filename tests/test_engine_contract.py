@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ogpsa_factory.engines import NativeEngine
 from ogpsa_factory.engines.zero12 import Zero12Engine
-from ogpsa_factory.reference import collect_gradient, make_reference_set
+from ogpsa_factory.reference import BatchSize, collect_gradient, make_reference_set
 
 
 # Label tokens per row; the last set is smaller than the number of ranks.
@@ -20,7 +20,7 @@ SETS = {"even": [3, 1, 4, 1], "uneven": [5, 9, 2, 6, 5, 3, 5], "single": [8]}
 
 def collect(engine, mean_loss, name, batch_size):
     reference = make_reference_set(name, rows_of(SETS[name]), rank=1)
-    gradients, loss = collect_gradient(engine, reference, 0, batch_size, mean_loss)
+    gradients, loss = collect_gradient(engine, reference, 0, BatchSize(batch_size), mean_loss)
     return gradients[0].clone(), loss
 
 

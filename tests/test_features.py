@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import launcher_environment, logged, rank_environment, report, succeeded
+from conftest import WORDS, launcher_environment, logged, make_rows, rank_environment, report, succeeded
 
 
 FEATURES = {
@@ -146,6 +146,33 @@ def test_padding_takes_no_part_in_reference_losses(toy, run):
         run(toy.ogpsa(max_steps=1, ogpsa_reference_batch_size=rows, ignore_pad_token_for_loss=ignore))
         losses += logged(toy, "ogpsa/reference_loss/ref_a")
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
+
+
+def test_by_default_a_pass_takes_as_many_tokens_as_a_training_batch_may(toy, run, monkeypatch):
+    from ogpsa_factory.llamafactory.trainer import OGPSATrainerMixin
+
+    original, passes = OGPSATrainerMixin.reference_loss, []
+
+    def loss(self, rows):
+        lengths = [-(-len(row["input_ids"]) // 8) * 8 for row in rows]
+        passes.append((len(rows), len(rows) * max(lengths), max(map(len, self.train_dataset["input_ids"]))))
+        return original(self, rows)
+
+    monkeypatch.setattr(OGPSATrainerMixin, "reference_loss", loss)
+    toy.write(
+        "with_a_long_row", [*make_rows(8, 1), {"instruction": "", "input": "", "output": " ".join(40 * WORDS[:1])}]
+    )
+    figures = []
+    for rows in (2, None):
+        passes.clear()
+        run(toy.ogpsa(max_steps=1, dataset="with_a_long_row", ogpsa_reference_batch_size=rows))
+        figures.append(
+            (sum(number for number, _, _ in passes), len(passes), logged(toy, "ogpsa/reference_loss/ref_a"))
+        )
+        assert all(number <= 2 or tokens <= 2 * longest for number, tokens, longest in passes)
+    (rows, many, loss_of_two), (same_rows, few, loss_of_more) = figures
+    assert rows == same_rows and few < many
+    assert loss_of_more == pytest.approx(loss_of_two, rel=1e-5)
 
 
 def test_reference_passes_run_in_training_mode(toy, run, monkeypatch):

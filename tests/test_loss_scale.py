@@ -8,7 +8,7 @@ import torch
 from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.controller import Controller
 from ogpsa_factory.engines import NativeEngine
-from ogpsa_factory.reference import make_reference_set
+from ogpsa_factory.reference import BatchSize, make_reference_set
 
 
 class Half(torch.nn.Module):
@@ -44,7 +44,7 @@ def start():
             NativeEngine(model, scaler=scaler),
             [make_reference_set("a", [row(10, 2, 1)], rank=1)],
             counted,
-            batch_size=1,
+            batch_size=BatchSize(1),
             log=lambda figures: None,
             progress=lambda count: nullcontext(lambda done: None),
         )

@@ -5,11 +5,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.engines import NativeEngine
+from ogpsa_factory.llamafactory.batches import reference_batch_size
 from ogpsa_factory.reference import (
+    BatchSize,
     answers,
     collect_gradient,
     count_label_tokens,
@@ -49,7 +53,7 @@ class Toy(torch.nn.Module):
 def test_gradient_does_not_depend_on_the_batch_size(lengths, batch_size):
     reference = make_reference_set("set", rows_of(lengths), rank=1)
     model = Toy()
-    gradients, loss = collect_gradient(NativeEngine(model), reference, 0, batch_size, model.mean_loss)
+    gradients, loss = collect_gradient(NativeEngine(model), reference, 0, BatchSize(batch_size), model.mean_loss)
     expected = sum(n * (i + 1) for i, n in enumerate(lengths)) / sum(lengths)
     assert torch.allclose(gradients[0], torch.full((3,), expected), rtol=1e-5)
     assert loss == pytest.approx(3 * expected, rel=1e-5)
@@ -77,7 +81,7 @@ def test_pairs_count_by_their_tokens_or_once_each(lengths, batch_size):
     def token_loss(features):
         return model.mean_loss([answer for row in features for answer in answers(row)])
 
-    gradients, _ = collect_gradient(NativeEngine(model), both, 0, batch_size, token_loss)
+    gradients, _ = collect_gradient(NativeEngine(model), both, 0, BatchSize(batch_size), token_loss)
     expected = sum((a + b) * (i + 1) for i, (a, b) in enumerate(lengths)) / sum(a + b for a, b in lengths)
     assert torch.allclose(gradients[0], torch.full((3,), expected), rtol=1e-5)
 
@@ -87,7 +91,7 @@ def test_pairs_count_by_their_tokens_or_once_each(lengths, batch_size):
     def pair_loss(features):
         return sum(row["value"] for row in features) / len(features) * model.weight.sum()
 
-    gradients, _ = collect_gradient(NativeEngine(model), pairs, 0, batch_size, pair_loss)
+    gradients, _ = collect_gradient(NativeEngine(model), pairs, 0, BatchSize(batch_size), pair_loss)
     assert torch.allclose(gradients[0], torch.full((3,), (len(rows) + 1) / 2), rtol=1e-5)
 
 
@@ -95,12 +99,12 @@ def test_pairs_count_by_their_tokens_or_once_each(lengths, batch_size):
 def test_mean_of_batch_means(lengths, batch_size, world):
     """Every rank has as many batches of as many rows as the others, and every batch counts the same."""
     reference = make_reference_set("set", rows_of(lengths), rank=1, average="batch")
-    plans = [plan_batches(reference, 0, batch_size, rank, world) for rank in range(world)]
+    plans = [plan_batches(reference, 0, BatchSize(batch_size), rank, world) for rank in range(world)]
     assert len({tuple(map(len, plan)) for plan in plans}) == 1
     assert {i for plan in plans for batch in plan for i in batch} == set(range(len(lengths)))
     model = Toy()
-    gradients, _ = collect_gradient(NativeEngine(model), reference, 0, batch_size, model.mean_loss)
-    batches = plan_batches(reference, 0, batch_size, 0, 1)
+    gradients, _ = collect_gradient(NativeEngine(model), reference, 0, BatchSize(batch_size), model.mean_loss)
+    batches = plan_batches(reference, 0, BatchSize(batch_size), 0, 1)
     means = [sum(lengths[i] * (i + 1) for i in batch) / sum(lengths[i] for i in batch) for batch in batches]
     assert torch.allclose(gradients[0], torch.full((3,), sum(means) / len(means)), rtol=1e-5)
 
@@ -117,7 +121,7 @@ def test_narrow_gradients_are_summed_in_float32():
         row["value"] = 1.0
     reference = make_reference_set("set", rows, rank=1)
     model = Toy(torch.bfloat16)
-    gradients, _ = collect_gradient(NativeEngine(model), reference, 0, 1, model.mean_loss)
+    gradients, _ = collect_gradient(NativeEngine(model), reference, 0, BatchSize(1), model.mean_loss)
     assert gradients[0].dtype == torch.float32
     assert torch.allclose(gradients[0], torch.ones(3), rtol=1e-2)
 
@@ -132,13 +136,53 @@ def test_chunks_have_about_equal_tokens(lengths, rank):
         assert max(reference.chunk_weights) - min(reference.chunk_weights) <= max(lengths)
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 7), st.integers(1, 5))
-def test_ranks_share_the_rows_and_take_part_equally_often(lengths, batch_size, world):
-    reference = make_reference_set("set", rows_of(lengths), rank=1)
-    plans = [plan_batches(reference, 0, batch_size, rank, world) for rank in range(world)]
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=30),
+    st.integers(1, 7),
+    st.integers(0, 200),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_ranks_share_the_rows_and_take_part_equally_often(lengths, rows, tokens, world, paired):
+    given = pairs_of([(n, 1) for n in lengths]) if paired else rows_of(lengths)
+    reference = make_reference_set("set", given, rank=1)
+    plans = [plan_batches(reference, 0, BatchSize(rows, tokens), rank, world) for rank in range(world)]
     assert sorted(i for plan in plans for batch in plan for i in batch) == list(range(len(lengths)))
     assert len({len(plan) for plan in plans}) == 1
-    assert all(len(batch) <= batch_size for plan in plans for batch in plan)
+    for batch in (batch for plan in plans for batch in plan):
+        inputs = [max(len(each["input_ids"]) for each in answers(given[i])) for i in batch]
+        padded = len(batch) * (2 if paired else 1) * -(-max(inputs, default=0) // 8) * 8
+        assert len(batch) <= rows or padded <= tokens
+    if not tokens:
+        assert len(plans[0]) == -(-len(lengths) // (rows * world)), "no pass more than rows alone would take"
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(0, 60))
+def test_gradient_does_not_depend_on_tokens_per_pass(lengths, tokens):
+    reference = make_reference_set("set", rows_of(lengths), rank=1)
+    found = []
+    for size in (BatchSize(1), BatchSize(1, tokens)):
+        model = Toy()
+        found.append(collect_gradient(NativeEngine(model), reference, 0, size, model.mean_loss))
+    (one, loss), (other, same_loss) = found
+    assert torch.allclose(one[0], other[0], rtol=1e-5) and loss == pytest.approx(same_loss, rel=1e-5)
+
+
+def test_a_pass_takes_what_a_training_batch_of_the_longest_rows_would():
+    arguments = OGPSAArguments(use_ogpsa=True, ogpsa_reference_dataset="set")
+    text = [make_reference_set("set", rows_of([3]), rank=1)]
+    single = Dataset.from_list([{"input_ids": list(range(n)), "length": n} for n in (5, 90, 7)])
+    paired = Dataset.from_list([{"chosen_input_ids": [1] * n, "rejected_input_ids": [1] * 40} for n in (5, 9)])
+    assert reference_batch_size(arguments, text, single, 4, False) == BatchSize(4, 4 * 90)
+    assert reference_batch_size(arguments, text, single.select([0, 2]), 4, False) == BatchSize(4, 4 * 7)
+    assert reference_batch_size(arguments, text, paired, 4, False) == BatchSize(4, 4 * 2 * 40)
+    for unknown in (single.to_iterable_dataset(), single.rename_column("input_ids", "other"), single.select([])):
+        assert reference_batch_size(arguments, text, unknown, 4, False) == BatchSize(4)
+    images = [make_reference_set("set", [{**rows_of([3])[0], "images": ["a.png"]}], rank=1)]
+    assert reference_batch_size(arguments, images, single, 4, False) == BatchSize(4)
+    asked = OGPSAArguments(use_ogpsa=True, ogpsa_reference_dataset="set", ogpsa_reference_batch_size=9)
+    assert reference_batch_size(asked, text, single, 4, False) == BatchSize(9)
+    assert reference_batch_size(asked, text, single, 4, True) == BatchSize(4)
 
 
 def test_the_first_label_has_nothing_to_be_predicted_from():

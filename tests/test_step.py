@@ -16,7 +16,7 @@ from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.controller import Controller
 from ogpsa_factory.engines import NativeEngine
 from ogpsa_factory.errors import OGPSAError
-from ogpsa_factory.reference import make_reference_set
+from ogpsa_factory.reference import BatchSize, make_reference_set
 from ogpsa_factory.step import StepProjection
 from ogpsa_factory.subspace import CapabilitySubspace
 
@@ -89,7 +89,7 @@ class Training:
             NativeEngine(self.model),
             self.sets,
             self.loss,
-            4,
+            BatchSize(4),
             lambda figures: None,
             lambda count: progress,
             self.optimizer,

@@ -2,7 +2,8 @@
 
 Run:  python benchmarks/cost [PART …] [--device cuda] [--output benchmarks/results/cost]
 
-Parts: step, accumulation, sizes, projection, ranks, whole_run; all of them by default, about 30 minutes on 2 cores.
+Parts: step, accumulation, sizes, projection, ranks, refresh, whole_run; all of them by default, about 35 minutes on 2
+cores.
 Each writes PART.json with every single measurement; `python docs/refresh.py` makes tables and plots of them.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import projection
 import ranks
+import refresh
 import step
 import torch
 import whole_run
@@ -38,6 +40,7 @@ def parts(device: torch.device, rounds: int) -> dict[str, Callable[[], dict[str,
         "sizes": lambda: {"models": [steps(each, [1], max(3, rounds // 3), few) for each in (sizes[0], sizes[-1])]},
         "projection": lambda: projection.measure(sizes, device, 5),
         "ranks": lambda: ranks.measure(size, [1, 2], 2, 2 * rounds),
+        "refresh": lambda: refresh.measure(size, device, max(3, rounds // 3)),
         "whole_run": lambda: {
             "periods": [whole_run.measure("5M", device, 32, period, max(3, rounds // 3)) for period in (30, 5)]
         },

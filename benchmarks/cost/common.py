@@ -9,12 +9,13 @@ from typing import Any
 
 import psutil
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.controller import Controller
 from ogpsa_factory.engines import NativeEngine
-from ogpsa_factory.reference import make_reference_set
+from ogpsa_factory.reference import IGNORE_INDEX, BatchSize, make_reference_set
 
 
 # hidden, intermediate, layers, heads, key-value heads, vocabulary, tied embeddings. From 0.5B on, those of Qwen2.5.
@@ -61,9 +62,11 @@ def rows(count: int, vocabulary: int, length: int = LENGTH) -> Rows:
 
 
 def mean_loss(model: Qwen2ForCausalLM, batch: Rows) -> torch.Tensor:
-    """Cross-entropy per token."""
-    ids = torch.tensor([row["input_ids"] for row in batch], device=model.device)
-    return model(input_ids=ids, labels=ids).loss
+    """Cross-entropy per token. Short rows are filled up behind their end, where causal attention never looks."""
+    columns = {name: [torch.tensor(row[name]) for row in batch] for name in ("input_ids", "labels")}
+    ids = pad_sequence(columns["input_ids"], batch_first=True).to(model.device)
+    labels = pad_sequence(columns["labels"], batch_first=True, padding_value=IGNORE_INDEX).to(model.device)
+    return model(input_ids=ids, labels=labels).loss
 
 
 def make_controller(
@@ -81,7 +84,7 @@ def make_controller(
         NativeEngine(model),
         sets,
         lambda batch: mean_loss(model, batch),
-        batch,
+        BatchSize(batch),
         lambda figures: None,
         lambda count: progress,
         optimizer,

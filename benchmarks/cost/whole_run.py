@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from common import Rows, machine, make_controller, make_model, mean_loss, rows, seconds_of, spread
 
-from ogpsa_factory.reference import plan_batches
+from ogpsa_factory.reference import BatchSize, plan_batches
 
 
 BATCH, MICRO_BATCH, SETS, ROWS = 128, 16, 2, 200
@@ -37,7 +37,7 @@ class Period:
     def _run(self, steps: list[Rows]) -> None:
         if self.kind == "bare passes":
             for reference in self.controller.references:
-                for batch in plan_batches(reference, 0, MICRO_BATCH, 0, 1):
+                for batch in plan_batches(reference, 0, BatchSize(MICRO_BATCH), 0, 1):
                     mean_loss(self.model, [reference.rows[i] for i in batch]).backward()
                 self.model.zero_grad(set_to_none=True)
         elif self.kind != "naive":

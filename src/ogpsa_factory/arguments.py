@@ -168,7 +168,12 @@ class OGPSAArguments:
     )
     ogpsa_reference_batch_size: int | None = field(
         default=None,
-        metadata={"help": "Rows per device in one reference pass. Default: `per_device_train_batch_size`."},
+        metadata={
+            "help": (
+                "Rows per device in one reference pass. Default: as many as take no more tokens than a training batch "
+                "of the longest rows, and `per_device_train_batch_size` at the least."
+            )
+        },
     )
     ogpsa_seed: int = field(
         default=42,

@@ -27,7 +27,7 @@ from .engines.base import Engine
 from .grouping import group_parameters
 from .kernel_choice import choose_kernels
 from .metrics import Window
-from .reference import ReferenceSet, collect_gradient, isolated_randomness
+from .reference import BatchSize, ReferenceSet, collect_gradient, isolated_randomness
 from .schedule import RefreshSchedule
 from .step import StepProjection
 from .storage import storage_dtype
@@ -47,7 +47,7 @@ class Controller:
         engine: where gradients are.
         references: the reference sets; without any the subspace stays empty and training is plain.
         mean_loss: from a list of features to their mean loss, with a graph.
-        batch_size: rows per device in a reference pass.
+        batch_size: what a reference pass takes on each device.
         log: takes a dictionary of figures each time the subspace is refreshed.
         progress: makes a context manager from the number of rows of a refresh; its value is called with rows done.
         optimizer: the innermost optimizer of the training loop; without it, steps are not measured.
@@ -62,7 +62,7 @@ class Controller:
         engine: Engine,
         references: Sequence[ReferenceSet],
         mean_loss: MeanLoss,
-        batch_size: int,
+        batch_size: BatchSize,
         log: Callable[[dict[str, float]], None],
         progress: Callable[[int], Any],
         optimizer: Any = None,
@@ -96,7 +96,8 @@ class Controller:
             kernels=kernels,
         )
         self.window = Window(self.references)
-        self.schedule = RefreshSchedule(arguments, engine, self.subspace, self.references, mean_loss, batch_size, log)
+        rows = batch_size.rows  # of a look, which costs the less the fewer there are
+        self.schedule = RefreshSchedule(arguments, engine, self.subspace, self.references, mean_loss, rows, log)
         self.step = StepProjection(arguments, engine, self.subspace)
         self._measure = False  # whether the step that comes next is measured
         self.step.attach(optimizer, self.before_step, self.after_step)

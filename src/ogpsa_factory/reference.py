@@ -21,6 +21,7 @@ from .engines.base import Engine
 
 
 IGNORE_INDEX = -100
+_PADDED_TO = 8  # collators fill up sequences to a multiple of this
 Batch = Mapping[str, Any]
 
 
@@ -42,10 +43,11 @@ class ReferenceSet:
         chunks: indices into ``rows``, in order; each chunk gives one direction.
         weights: what each row counts for in the mean: its label tokens (after the shift by one that next-token
             prediction makes), or 1 for a pair under a loss on pairs.
-        lengths: input tokens of each row.
+        lengths: input tokens of each row's longest sequence.
         label_tokens: label tokens of all rows in use.
         fingerprint: hash of the token ids and labels of all rows in use.
         average: ``token`` or ``batch``, see above.
+        sequences: in each row.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ReferenceSet:
     label_tokens: int
     fingerprint: str
     average: str = "token"
+    sequences: int = 1
 
     @property
     def chunk_weights(self) -> list[int]:
@@ -98,9 +101,10 @@ def make_reference_set(name: str, rows: Rows, rank: int, *, loss: str = "sft", a
         The set. Rows with a sequence without label tokens are in no chunk: its mean loss does not exist.
     """
     digest = hashlib.sha256()
-    tokens, lengths = [], []
+    tokens, lengths, most = [], [], 1
     for i in range(len(rows)):
         sequences = answers(rows[i])
+        most = max(most, len(sequences))
         counts = [count_label_tokens(sequence["labels"]) for sequence in sequences]
         for each in sequences:
             numbers = [len(each["input_ids"]), *each["input_ids"], *each["labels"]]
@@ -111,7 +115,7 @@ def make_reference_set(name: str, rows: Rows, rank: int, *, loss: str = "sft", a
     weights = [int(count > 0) for count in tokens] if loss == "preference" else tokens
     chunks = [sorted(chunk) for chunk in _equal_chunks(usable, weights, rank) if chunk]
     fingerprint = digest.hexdigest()[:16]
-    return ReferenceSet(name, rows, chunks, weights, lengths, sum(tokens), fingerprint, average)
+    return ReferenceSet(name, rows, chunks, weights, lengths, sum(tokens), fingerprint, average, most)
 
 
 def _equal_chunks(rows: list[int], weights: list[int], count: int) -> list[list[int]]:
@@ -125,13 +129,33 @@ def _equal_chunks(rows: list[int], weights: list[int], count: int) -> list[list[
     return chunks
 
 
-def plan_batches(reference: ReferenceSet, chunk: int, batch_size: int, rank: int, world: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class BatchSize:
+    """How much one reference pass takes, on each rank.
+
+    Attributes:
+        rows: so many rows always,
+        tokens: and more as long as they, padded to the longest, are no more tokens than this.
+    """
+
+    rows: int
+    tokens: int = 0
+
+
+def plan_batches(reference: ReferenceSet, chunk: int, size: BatchSize, rank: int, world: int) -> list[list[int]]:
     """Divide one chunk between ranks and into batches.
 
     Rows are ordered by length, so that little padding is computed, and dealt out in turn. Every rank gets the same
     number of batches, because in distributed training each one is a collective operation; a rank that has fewer rows
     gets empty lists at the end. With ``average="batch"`` the rows of a batch matter: they are those of PyTorch's
     ``DistributedSampler`` with its default seed, as in the released code; it repeats rows to fill up the last round.
+
+    Args:
+        reference: the set.
+        chunk: which of its chunks.
+        size: of the batches; with ``average="batch"`` only its rows count.
+        rank: this rank.
+        world: number of ranks.
 
     Returns:
         For this rank, lists of row indices.
@@ -140,18 +164,22 @@ def plan_batches(reference: ReferenceSet, chunk: int, batch_size: int, rank: int
         rows = reference.chunks[chunk]
         order: Iterator[int] = iter(DistributedSampler(rows, num_replicas=world, rank=rank))  # type: ignore[arg-type]
         mine = [rows[i] for i in order]
-        return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        return [mine[i : i + size.rows] for i in range(0, len(mine), size.rows)]
     ordered = sorted(reference.chunks[chunk], key=lambda i: (-reference.lengths[i], i))
-    mine = ordered[rank::world]
-    batches = -(-len(ordered[::world]) // batch_size)
-    return [mine[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
+    batches = []
+    while ordered:
+        longest = -(-reference.lengths[ordered[0]] // _PADDED_TO) * _PADDED_TO
+        round_of_all = max(size.rows, size.tokens // (longest * reference.sequences)) * world
+        batches.append(ordered[:round_of_all][rank::world])
+        ordered = ordered[round_of_all:]
+    return batches
 
 
 def collect_gradient(
     engine: Engine,
     reference: ReferenceSet,
     chunk: int,
-    batch_size: int,
+    size: BatchSize,
     mean_loss: Callable[[list[dict[str, Any]]], Tensor],
     progress: Callable[[int], Any] = lambda rows: None,
 ) -> tuple[list[Tensor | None], float]:
@@ -162,7 +190,7 @@ def collect_gradient(
             empty; they hold the result afterwards, until ``engine.discard()``.
         reference: the set.
         chunk: which of its chunks.
-        batch_size: rows per device and pass.
+        size: what one pass takes on each device.
         mean_loss: from a list of features to the mean loss over their label tokens (or pairs), with a graph.
         progress: called with the number of rows done after each batch.
 
@@ -170,7 +198,7 @@ def collect_gradient(
         The local gradients (summed in float32 where the engine's buffers cannot) and the chunk's mean loss over
         all ranks.
     """
-    batches = plan_batches(reference, chunk, batch_size, engine.rank, engine.world_size)
+    batches = plan_batches(reference, chunk, size, engine.rank, engine.world_size)
     spare = reference.chunks[chunk][:1]  # a rank without rows takes part with weight zero
     loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
     wide: list[Tensor | None] | None = None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arguments import OGPSAArguments
 from .engines.base import Engine
-from .reference import ReferenceSet, collect_gradient, isolated_randomness
+from .reference import BatchSize, ReferenceSet, collect_gradient, isolated_randomness
 from .subspace import CapabilitySubspace, Gradients
 
 
@@ -28,7 +28,7 @@ class RefreshSchedule:
         subspace: the capability subspace.
         references: the reference sets.
         mean_loss: from a list of features to their mean loss, with a graph.
-        batch_size: rows per device in a reference pass.
+        batch_size: rows per device in a look.
         log: takes what a look has found.
     """
 
@@ -112,7 +112,9 @@ class RefreshSchedule:
         # The same random numbers each time: looks are compared with each other.
         with self._engine.set_aside(), isolated_randomness(self._seed):
             for probe in self._probes:
-                gradients, loss = collect_gradient(self._engine, probe, 0, self._batch_size, self._mean_loss)
+                gradients, loss = collect_gradient(
+                    self._engine, probe, 0, BatchSize(self._batch_size), self._mean_loss
+                )
                 found.append([loss, self._overlap(gradients)])
                 gradients.clear()  # before the next one is computed: two are too much memory
                 self._engine.discard()

@@ -66,6 +66,7 @@ def check_supported(model_args: Any, data_args: Any, training_args: Any, finetun
                 f"ogpsa_reference_batch_size: {rows} is not possible with neat_packing and flash_attn: fa2, which "
                 "take one sequence at a time. Set it to 1."
             )
+        finetuning_args.ogpsa_reference_batch_size = 1
         if finetuning_args.ogpsa_reference_loss == "lm_both":
             raise OGPSAError(
                 "ogpsa_reference_loss: lm_both is not possible with neat_packing and flash_attn: fa2, which take one "

@@ -20,6 +20,7 @@ from ..arguments import OGPSAArguments
 from ..controller import Controller
 from ..engines.select import select_engine
 from ..reference import IGNORE_INDEX, ReferenceSet, answers
+from .batches import reference_batch_size
 
 
 class _StepCallback(TrainerCallback):
@@ -58,9 +59,6 @@ class OGPSATrainerMixin:
         """Make the controller for the wrapped model, and restore its subspace when resuming."""
         # auto_find_batch_size lowers this one, and starts training anew, when memory does not suffice.
         batch_size = self._train_batch_size // max(1, self.args.n_gpu)
-        if self.ogpsa_arguments.ogpsa_reference_batch_size is not None:
-            own = self.ogpsa_arguments.ogpsa_reference_batch_size
-            batch_size = min(own, batch_size) if self.args.auto_find_batch_size else own
         self._reference_collator = _make_answer_collator(self.data_collator, self.processing_class)
         if hasattr(self, "ogpsa"):  # auto_find_batch_size has started anew
             self.ogpsa.engine.release()
@@ -71,7 +69,13 @@ class OGPSATrainerMixin:
             engine,
             self.ogpsa_references,
             mean_loss=self.reference_loss,
-            batch_size=batch_size,
+            batch_size=reference_batch_size(
+                self.ogpsa_arguments,
+                self.ogpsa_references,
+                self.train_dataset,
+                batch_size,
+                lowered=self.args.auto_find_batch_size,
+            ),
             log=functools.partial(Trainer.log, self),  # past the stages' own, which average stored training metrics
             progress=self.reference_progress,
             optimizer=getattr(self.optimizer, "optimizer", self.optimizer),  # out of Accelerate's wrapper
