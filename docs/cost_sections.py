@@ -157,31 +157,41 @@ def growth_section() -> str:
     )
 
 
+def refresh_section() -> str:
+    """Ways to cut a refresh into passes, and a refresh beside its bare passes."""
+    result = _read("refresh")
+    rows = []
+    for name, count in result["passes"].items():
+        over = result["over_bare"][name]
+        taken = [f"{result['seconds'][f'{what}, {name}']['median']:.1f} s" for what in ("bare", "refresh")]
+        share = f"{over['median']:.3f} ({over['min']:.3f} to {over['max']:.3f})"
+        rows.append([name, str(count), f"{result['tokens'][name]:,}", *taken, share])
+    batch, reference = result["training_batch"], result["reference_rows"]
+    head = ["passes", "number", "tokens, padded", "bare passes", "refresh", "refresh over bare passes"]
+    return (
+        f"{_table(head, rows)}\n\n{reference['count']} rows of {reference['mean']:.0f} tokens on average and "
+        f"{reference['longest']} at the most, where training takes {batch['rows']} rows of up to {batch['longest']} "
+        f"at a time; {result['parameters'] / 1e6:.0f} million parameters, "
+        f"{len(result['over_bare']['rows']['all'])} rounds. Command: `python benchmarks/cost refresh`."
+    )
+
+
 def whole_section() -> str:
     """Whole periods: refresh and the K steps after it."""
+    periods = _read("whole_run")["periods"]
     rows = []
-    for period in _read("whole_run")["periods"]:
+    for period in periods:
         ratio, over = period["ratio"], period["points_over_bare_passes"]
-        cells = [f"{100 * (ratio[k]['median'] - 1):.1f}%" for k in ("bare passes", "gradient", "preconditioned")]
-        points = [
-            f"{over[k]['median']:+.1f} ({over[k]['min']:+.1f} to {over[k]['max']:+.1f})"
-            for k in ("gradient", "preconditioned")
-        ]
-        rows.append([str(period["period"]), *cells, *points])
-    first = _read("whole_run")["periods"][0]
-    head = [
-        "K",
-        "bare passes",
-        "`gradient`",
-        "`preconditioned`",
-        "points over bare passes",
-        "the same, preconditioned",
-    ]
+        for kind in over:
+            cells = [f"{100 * (ratio[k]['median'] - 1):.1f}%" for k in ("bare passes", kind)]
+            points = f"{over[kind]['median']:+.1f} ({over[kind]['min']:+.1f} to {over[kind]['max']:+.1f})"
+            rows.append([str(period["period"]), kind, *cells, points, str(period["rounds"])])
+    head = ["K", "OGPSA", "bare passes over naive", "OGPSA over naive", "points over bare passes", "rounds"]
+    first = periods[0]
     return (
-        f"{_table(head, rows)}\n\nOver naive training; medians and range of "
-        f"{len(first['ratio']['gradient']['all'])} interleaved rounds. {first['parameters'] / 1e6:.0f} million "
-        f"parameters, {first['tokens_per_step']:,} tokens in 128 rows per step, {first['rows_per_refresh']} rows per "
-        "refresh. Command: `python benchmarks/cost whole_run`."
+        f"{_table(head, rows, 2)}\n\nMedians and range of rounds; kinds take turns step by step. "
+        f"{first['parameters'] / 1e6:.0f} million parameters, {first['tokens_per_step']:,} tokens in 128 rows per "
+        f"step, {first['rows_per_refresh']} rows per refresh. Command: `python benchmarks/cost whole_run`."
     )
 
 

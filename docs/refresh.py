@@ -214,6 +214,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "cost_sizes": cost_sections.sizes_section,
         "cost_projection": cost_sections.projection_section,
         "cost_hooks": cost_sections.hooks_section,
+        "cost_refresh": cost_sections.refresh_section,
         "cost_whole": cost_sections.whole_section,
         "cost_growth": cost_sections.growth_section,
         "cost_prediction": cost_sections.prediction_section,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.engines import NativeEngine
-from ogpsa_factory.llamafactory.batches import reference_batch_size
+from ogpsa_factory.llamafactory.batches import OVERHEAD_CPU, reference_batch_size
 from ogpsa_factory.reference import (
     BatchSize,
     answers,
@@ -140,13 +140,14 @@ def test_chunks_have_about_equal_tokens(lengths, rank):
     st.lists(st.integers(1, 40), min_size=1, max_size=30),
     st.integers(1, 7),
     st.integers(0, 200),
+    st.sampled_from([0, 20, 10**6]),
     st.integers(1, 5),
     st.booleans(),
 )
-def test_ranks_share_the_rows_and_take_part_equally_often(lengths, rows, tokens, world, paired):
+def test_ranks_share_the_rows_and_take_part_equally_often(lengths, rows, tokens, overhead, world, paired):
     given = pairs_of([(n, 1) for n in lengths]) if paired else rows_of(lengths)
     reference = make_reference_set("set", given, rank=1)
-    plans = [plan_batches(reference, 0, BatchSize(rows, tokens), rank, world) for rank in range(world)]
+    plans = [plan_batches(reference, 0, BatchSize(rows, tokens, overhead), rank, world) for rank in range(world)]
     assert sorted(i for plan in plans for batch in plan for i in batch) == list(range(len(lengths)))
     assert len({len(plan) for plan in plans}) == 1
     for batch in (batch for plan in plans for batch in plan):
@@ -155,6 +156,17 @@ def test_ranks_share_the_rows_and_take_part_equally_often(lengths, rows, tokens,
         assert len(batch) <= rows or padded <= tokens
     if not tokens:
         assert len(plans[0]) == -(-len(lengths) // (rows * world)), "no pass more than rows alone would take"
+
+
+def test_with_a_dear_pass_rows_are_taken_together_and_with_a_cheap_one_by_length():
+    reference = make_reference_set("set", rows_of([62, 62, 6, 6, 6, 6]), rank=1)  # 64 and 8 tokens with the prompt
+
+    def sizes(overhead):
+        return [len(batch) for batch in plan_batches(reference, 0, BatchSize(1, 6 * 64, overhead), 0, 1)]
+
+    assert sizes(10**6) == [6]
+    assert sizes(8) == [2, 4]
+    assert sizes(0) == [1, 1, 1, 1, 1, 1]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(0, 60))
@@ -173,16 +185,20 @@ def test_a_pass_takes_what_a_training_batch_of_the_longest_rows_would():
     text = [make_reference_set("set", rows_of([3]), rank=1)]
     single = Dataset.from_list([{"input_ids": list(range(n)), "length": n} for n in (5, 90, 7)])
     paired = Dataset.from_list([{"chosen_input_ids": [1] * n, "rejected_input_ids": [1] * 40} for n in (5, 9)])
-    assert reference_batch_size(arguments, text, single, 4, False) == BatchSize(4, 4 * 90)
-    assert reference_batch_size(arguments, text, single.select([0, 2]), 4, False) == BatchSize(4, 4 * 7)
-    assert reference_batch_size(arguments, text, paired, 4, False) == BatchSize(4, 4 * 2 * 40)
+
+    def chosen(rows, references=text, options=arguments, lowered=False):
+        return reference_batch_size(options, references, rows, 4, lowered, on_cpu=True)
+
+    assert chosen(single) == BatchSize(4, 4 * 90, OVERHEAD_CPU)
+    assert chosen(single.select([0, 2])) == BatchSize(4, 4 * 7, OVERHEAD_CPU)
+    assert chosen(paired) == BatchSize(4, 4 * 2 * 40, OVERHEAD_CPU)
     for unknown in (single.to_iterable_dataset(), single.rename_column("input_ids", "other"), single.select([])):
-        assert reference_batch_size(arguments, text, unknown, 4, False) == BatchSize(4)
+        assert chosen(unknown).tokens == 0
     images = [make_reference_set("set", [{**rows_of([3])[0], "images": ["a.png"]}], rank=1)]
-    assert reference_batch_size(arguments, images, single, 4, False) == BatchSize(4)
+    assert chosen(single, images).tokens == 0
     asked = OGPSAArguments(use_ogpsa=True, ogpsa_reference_dataset="set", ogpsa_reference_batch_size=9)
-    assert reference_batch_size(asked, text, single, 4, False) == BatchSize(9)
-    assert reference_batch_size(asked, text, single, 4, True) == BatchSize(4)
+    assert chosen(single, options=asked) == BatchSize(9)
+    assert chosen(single, options=asked, lowered=True) == BatchSize(4)
 
 
 def test_the_first_label_has_nothing_to_be_predicted_from():

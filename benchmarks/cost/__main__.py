@@ -40,9 +40,12 @@ def parts(device: torch.device, rounds: int) -> dict[str, Callable[[], dict[str,
         "sizes": lambda: {"models": [steps(each, [1], max(3, rounds // 3), few) for each in (sizes[0], sizes[-1])]},
         "projection": lambda: projection.measure(sizes, device, 5),
         "ranks": lambda: ranks.measure(size, [1, 2], 2, 2 * rounds),
-        "refresh": lambda: refresh.measure(size, device, max(3, rounds // 3)),
+        "refresh": lambda: refresh.measure(size if gpu else "20M", device, max(3, rounds // 3)),
         "whole_run": lambda: {
-            "periods": [whole_run.measure("5M", device, 32, period, max(3, rounds // 3)) for period in (30, 5)]
+            "periods": [
+                whole_run.measure(size, device, 16, 30, max(2, rounds // 5), whole_run.KINDS[:3]),
+                whole_run.measure(size, device, 16, 5, max(2, rounds // 2)),
+            ]
         },
     }
 

@@ -1,4 +1,4 @@
-"""What a refresh takes: in passes of the training batch's rows, in passes of its tokens, and beside the bare passes.
+"""What a refresh takes, with its rows cut into passes in three ways, and beside the bare passes.
 
 Reference rows are shorter than the longest training rows, as they are in practice, and of many lengths. The bare
 passes are those of the same batches, with gradients that are thrown away: what no implementation can avoid.
@@ -10,15 +10,20 @@ from typing import Any
 import torch
 from common import Rows, machine, make_controller, make_model, mean_loss, seconds_of, spread
 
-from ogpsa_factory.reference import BatchSize, plan_batches
+from ogpsa_factory.llamafactory.batches import OVERHEAD_CPU
+from ogpsa_factory.reference import BatchSize, ReferenceSet, plan_batches
 
 
 BATCH, LONGEST, SETS, ROWS = 4, 512, 2, 64  # rows of a training batch, tokens of the longest, reference sets, rows
-KINDS = {"rows": BatchSize(BATCH), "tokens": BatchSize(BATCH, BATCH * LONGEST)}
+KINDS = {
+    "rows": BatchSize(BATCH),
+    "as many as fit": BatchSize(BATCH, BATCH * LONGEST, overhead=10**6),
+    "least time": BatchSize(BATCH, BATCH * LONGEST, OVERHEAD_CPU),
+}
 
 
 def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Run refreshes and bare passes of both kinds in turn.
+    """Run refreshes and bare passes of all kinds in turn.
 
     Args:
         size: key of ``SIZES``.
@@ -26,7 +31,7 @@ def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
         rounds: of each kind.
 
     Returns:
-        Seconds and number of passes of each kind, and how much longer refreshes take than the bare passes.
+        Seconds, passes and padded tokens of each kind, and how much longer refreshes take than the bare passes.
     """
     model = make_model(size, device)
     torch.manual_seed(1)
@@ -62,6 +67,7 @@ def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
         "training_batch": {"rows": BATCH, "longest": LONGEST},
         "reference_rows": {"count": len(lengths), "mean": sum(lengths) / len(lengths), "longest": max(lengths)},
         "passes": {name: sum(map(len, batches)) for name, batches in passes.items()},
+        "tokens": {name: _padded(controller.references, batches) for name, batches in passes.items()},
         "seconds": {kind: spread(values) for kind, values in seconds.items()},
         "over_bare": {
             name: spread([a / b for a, b in zip(seconds[f"refresh, {name}"], seconds[f"bare, {name}"], strict=True)])
@@ -69,6 +75,15 @@ def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
         },
         **machine(device),
     }
+
+
+def _padded(references: list[ReferenceSet], passes: list[list[list[int]]]) -> int:
+    """Tokens of all passes, each row filled up to the longest of its pass."""
+    return sum(
+        len(batch) * max(reference.lengths[i] for i in batch)
+        for reference, batches in zip(references, passes, strict=True)
+        for batch in batches
+    )
 
 
 def _rows(vocabulary: int) -> Rows:

@@ -5,6 +5,7 @@ uses, with two reference gradients. The kinds take turns on the same batch, ever
 ratios are taken within a round, so that a machine that slows down slows all.
 """
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,10 +132,10 @@ def measure(
     for accumulation in accumulations:
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
         own: dict[str, list[float]] = {name: [] for name in kinds}
-        names = list(kinds)
+        names, order = list(kinds), random.Random(0)
         for number in range(WARM_UP + rounds):
             batch = rows(sequences, vocabulary)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            for name in order.sample(names, len(names)):
                 taken = trainings[name].step(batch, accumulation, number, kinds[name].logged)
                 if number >= WARM_UP:
                     seconds[name].append(taken)

@@ -134,12 +134,15 @@ class BatchSize:
     """How much one reference pass takes, on each rank.
 
     Attributes:
-        rows: so many rows always,
-        tokens: and more as long as they, padded to the longest, are no more tokens than this.
+        rows: so many rows; or, if ``tokens`` are given,
+        tokens: at most so many rows, or more if they, padded to the longest, are no more tokens than this.
+        overhead: tokens that take as long as a pass takes besides its tokens: with many, fewer passes are made, with
+            few, less is padded.
     """
 
     rows: int
     tokens: int = 0
+    overhead: int = 0
 
 
 def plan_batches(reference: ReferenceSet, chunk: int, size: BatchSize, rank: int, world: int) -> list[list[int]]:
@@ -166,13 +169,30 @@ def plan_batches(reference: ReferenceSet, chunk: int, size: BatchSize, rank: int
         mine = [rows[i] for i in order]
         return [mine[i : i + size.rows] for i in range(0, len(mine), size.rows)]
     ordered = sorted(reference.chunks[chunk], key=lambda i: (-reference.lengths[i], i))
-    batches = []
-    while ordered:
-        longest = -(-reference.lengths[ordered[0]] // _PADDED_TO) * _PADDED_TO
-        round_of_all = max(size.rows, size.tokens // (longest * reference.sequences)) * world
-        batches.append(ordered[:round_of_all][rank::world])
-        ordered = ordered[round_of_all:]
+    tokens = [reference.sequences * -(-reference.lengths[i] // _PADDED_TO) * _PADDED_TO for i in ordered]
+    batches, start = [], 0
+    for count in _cut(tokens, size, world):
+        batches.append(ordered[start : start + count * world][rank::world])
+        start += count * world
     return batches
+
+
+def _cut(tokens: list[int], size: BatchSize, world: int) -> list[int]:
+    """Find how many rows per rank to take at a time, from the longest row on, so that it takes the least time."""
+    if not size.tokens:
+        return [size.rows] * -(-len(tokens) // (size.rows * world))
+    # By dynamic programming: the least cost of all rows from one on, and how many of them to take first.
+    best = [(0, 0)] * (len(tokens) + 1)
+    for start in reversed(range(len(tokens))):
+        most = min(max(size.rows, size.tokens // tokens[start]), -(-(len(tokens) - start) // world))
+        best[start] = min(
+            (size.overhead + rows * tokens[start] + best[min(start + rows * world, len(tokens))][0], rows)
+            for rows in range(1, most + 1)
+        )
+    cuts: list[int] = []
+    while sum(cuts) * world < len(tokens):
+        cuts.append(best[sum(cuts) * world][1])
+    return cuts
 
 
 def collect_gradient(

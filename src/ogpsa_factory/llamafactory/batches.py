@@ -10,11 +10,19 @@ from ..arguments import OGPSAArguments
 from ..reference import BatchSize, ReferenceSet
 
 
+# What a pass takes besides its tokens, in tokens. On a GPU that is not measured but estimated: to read the weights and
+# add up the gradients of 7B parameters takes the time of some hundred tokens, to gather divided weights that of more.
+OVERHEAD_CPU, OVERHEAD = 32, 512
 _MEDIA = ("images", "videos", "audios")  # whose memory tokens do not tell
 
 
 def reference_batch_size(
-    arguments: OGPSAArguments, references: Sequence[ReferenceSet], training_rows: Any, batch_size: int, lowered: bool
+    arguments: OGPSAArguments,
+    references: Sequence[ReferenceSet],
+    training_rows: Any,
+    batch_size: int,
+    lowered: bool,
+    on_cpu: bool,
 ) -> BatchSize:
     """Take what was asked for, or what a training batch of the longest rows would take.
 
@@ -24,6 +32,7 @@ def reference_batch_size(
         training_rows: the tokenised training set.
         batch_size: rows of a training batch on each device.
         lowered: whether memory may turn out not to suffice, so that the training batch has been made smaller.
+        on_cpu: whether training runs on a CPU.
 
     Returns:
         Rows alone where they were asked for, or where tokens do not tell what fits: streamed data, images.
@@ -32,7 +41,8 @@ def reference_batch_size(
     if asked is not None:
         return BatchSize(min(asked, batch_size) if lowered else asked)
     text = not any(reference.rows[0].get(kind) for reference in references for kind in _MEDIA if len(reference.rows))
-    return BatchSize(batch_size, batch_size * longest_row(training_rows) if text else 0)
+    tokens = batch_size * longest_row(training_rows) if text else 0
+    return BatchSize(batch_size, tokens, OVERHEAD_CPU if on_cpu else OVERHEAD)
 
 
 def longest_row(rows: Any) -> int:

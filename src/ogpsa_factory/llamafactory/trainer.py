@@ -75,6 +75,7 @@ class OGPSATrainerMixin:
                 self.train_dataset,
                 batch_size,
                 lowered=self.args.auto_find_batch_size,
+                on_cpu=self.args.device.type == "cpu",
             ),
             log=functools.partial(Trainer.log, self),  # past the stages' own, which average stored training metrics
             progress=self.reference_progress,
