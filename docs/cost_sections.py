@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scaling
 
+from ogpsa_factory.fused import SHORT
 from ogpsa_factory.results.drawing import COLOURS, MARKERS, add_legend, new_figure, save
 
 
@@ -134,10 +135,10 @@ def _cells(dtype: str) -> list[dict[str, Any]]:
 
 
 def _fit(dtype: str) -> tuple[float, float, float]:
-    """Seconds per tensor and bytes per second of compiled projections, and the largest relative error of the fit."""
+    """Seconds per call and bytes per second of compiled projections, and the largest relative error of the fit."""
     cells = _cells(dtype)
     taken = np.array([c["fused"]["seconds"]["median"] for c in cells])
-    causes = np.array([[c["tensors"], c["bytes"]] for c in cells])
+    causes = np.array([[c["calls"], c["bytes"]] for c in cells])
     found, *_ = np.linalg.lstsq(causes / taken[:, None], np.ones(len(cells)), rcond=None)
     return float(found[0]), 1 / float(found[1]), float(np.abs(causes @ found / taken - 1).max())
 
@@ -148,7 +149,7 @@ def growth_section() -> str:
     for dtype in dict.fromkeys(c["dtype"] for c in _read("projection")["cells"]):
         tensor, speed, error = _fit(dtype)
         rows.append([dtype, f"{tensor * 1e6:.0f}", f"{speed / 1e9:.0f}", f"{error:.0%}"])
-    head = ["gradients, basis", "µs per tensor", "GB/s", "largest error of the fit"]
+    head = ["gradients, basis", "µs per call", "GB/s", "largest error of the fit"]
     ranks = {line["ranks"]: line["seconds"]["median"] for line in _read("ranks")["results"]}
     return (
         f"{_table(head, rows)}\n\n- **N ranks.** {ranks[1] * 1e3:.1f} ms on one rank, {ranks[2] * 1e3:.1f} ms where "
@@ -200,8 +201,9 @@ def prediction_section() -> str:
     largest = max((c for c in _cells("bfloat16") if c["k"] == 2), key=lambda c: c["parameters"])
     share = largest["fused"]["of_limit"]
     footprint = scaling.predict(scaling.shapes("7B"), "zero2", GPUS, 2, precision="mixed")
-    moved, tensors = scaling.moved(footprint), len(scaling.shapes("7B")) / GPUS
-    projection = moved / (share * scaling.BANDWIDTH) + _fit("bfloat16")[0] * tensors
+    sizes = [shape.numel() / GPUS for shape in scaling.shapes("7B")]
+    moved, calls = scaling.moved(footprint), 1 + sum(size >= SHORT for size in sizes)
+    projection = moved / (share * scaling.BANDWIDTH) + _fit("bfloat16")[0] * calls
     # Copying k gradients, their Gram matrix and mixing them: 5 k numbers an element, where a projection takes 2 k + 3.
     spanning = 10 / 7 * projection
     parameters = sum(shape.numel() for shape in scaling.shapes("7B"))
@@ -216,10 +218,29 @@ def prediction_section() -> str:
     head = ["stage", "K", "step (s)", "reference passes", "projection", "spanning the subspace", "together"]
     return (
         f"{_table(head, rows)}\n\nFrom this page: compiled kernels reach {share:.0%} of what simple operations reach "
-        "in bfloat16 (largest model, k = 2), and the fit's time per tensor. **Assumed**, not measured: that both hold "
+        "in bfloat16 (largest model, k = 2), and the fit's time per call. **Assumed**, not measured: that both hold "
         f"on a GPU, with its data sheet's {scaling.BANDWIDTH / 1e12:.2f} TB/s (H100) as the limit; {UTILISATION:.0%} "
         f"of its {PEAK / 1e12:.0f} TFLOP/s in use; ZeRO-2, gradient checkpointing, rows of {ROW} tokens. On paper: "
         "the passes, and that spanning moves 10/7 of a projection's bytes. Command: `python docs/refresh.py`."
+    )
+
+
+def bound_section() -> str:
+    """What share of a step on one GPU a projection takes at least: model sizes cancel out."""
+    tokens = 16 * 1024
+    rows = []
+    for gradients, bytes_moved in (("bfloat16", 2 * 2 * 2 + 3 * 2), ("float32", 2 * 2 * 2 + 3 * 4)):
+        # moved / bandwidth over 2 x passes x parameters x tokens / (peak x utilisation), per parameter
+        shares = [
+            bytes_moved * PEAK * UTILISATION / (scaling.BANDWIDTH * 2 * passes * tokens)
+            for passes in (scaling.RECOMPUTED, scaling.PLAIN)
+        ]
+        rows.append([gradients, *(f"{share:.2%} ({tokens * share / 0.01:,.0f} tokens)" for share in shares)])
+    return (
+        f"{_table(['gradients', 'with gradient checkpointing', 'without'], rows)}\n\nA projection's bytes over the "
+        f"data sheet's bandwidth, in a step of {tokens:,} tokens on one H100 at {UTILISATION:.0%} of its peak; a "
+        "bfloat16 basis of two directions. In brackets the tokens that a step must have for 1%. Command: `python "
+        "docs/refresh.py`."
     )
 
 

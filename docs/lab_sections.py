@@ -183,11 +183,12 @@ def schedule_section() -> str:
         lines.append(Line((title,), tuple(cells)))
     heads = ("refreshes", "harmful held-out refused", "mean of skills", "look-alikes right", "seconds")
     pairs = [("adaptive_1", "fixed_5"), ("adaptive_1", "fixed_10"), ("adaptive_3", "fixed_15")]
-    pairs += [("adaptive_5", "fixed_20"), ("adaptive_8", "fixed_30")]
+    pairs += [("adaptive_5", "fixed_20"), ("adaptive_8", "fixed_30"), ("adaptive_5", "fixed_10")]
     return "\n\n".join(
         (
             table_to_markdown(Table(("refresh",), heads, tuple(lines))),
-            "First against every five steps, then against about as many refreshes at fixed distances, in points:",
+            "First against every five steps, then against about as many refreshes at fixed distances, last in about "
+            "the same time, in points:",
             table_to_markdown(stands_table(study, pairs)),
             "SFT at 1e-3, `ogpsa_project: update`. Command: `ogpsa lab run examples/yaml/lab/adaptive.yaml`.",
         )

@@ -218,6 +218,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "cost_whole": cost_sections.whole_section,
         "cost_growth": cost_sections.growth_section,
         "cost_prediction": cost_sections.prediction_section,
+        "cost_bound": cost_sections.bound_section,
     },
     DATA: {"data_build": data_build_section, "selection": selection_section},
     REPRODUCE: {

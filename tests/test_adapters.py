@@ -56,7 +56,7 @@ def test_a_is_protected_from_the_moment_it_moves(toy, run, monkeypatch):
     def watching(self, step, measure=False):
         project(self, step, measure)
         for name, basis, gradient in zip(
-            self.engine.names, self.subspace.basis, self.engine.local_gradients(), strict=True
+            self.engine.names, self.subspace.basis.matrices, self.engine.local_gradients(), strict=True
         ):
             if "lora_A" in name and gradient is not None and gradient.any():
                 overlaps.append((step, bool(basis.any()), float((basis @ gradient.flatten()).abs().max())))

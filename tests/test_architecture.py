@@ -44,7 +44,7 @@ MUST_NOT_KNOW = {
     "engines": {"llamafactory", "accelerate", "transformers"}
     | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
     "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".kernels", ".fused", ".step", ".span", ".metric"}
-    | {".basis", ".packs"},
+    | {".basis", ".packs", ".kernel_choice"},
     "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},

@@ -324,7 +324,8 @@ def test_a_rank_keeps_its_share(trained, engine):
     """As much as `ogpsa doctor --plan` predicts, which is the half of it wherever gradients are sharded."""
     shapes = [tensor.shape for tensor in trained.weights("model").values()]
     half, whole = (
-        predict(shapes, engine.replace(" ", "-"), ranks, directions=2, precision="float32") for ranks in (2, 1)
+        predict(shapes, engine.replace(" ", "-"), ranks, directions=2, precision="float32", subspace_dtype="float32")
+        for ranks in (2, 1)
     )
     expected, alone = (each.device.subspace + each.host.subspace for each in (half, whole))
     assert logged(trained, "ogpsa/subspace_mb", name_of(engine, "sgd"))[0] == pytest.approx(expected / 1e6, rel=0.01)

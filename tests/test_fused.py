@@ -11,7 +11,7 @@ from ogpsa_factory.kernels import BLOCK, InverseRoot, Kernels
 
 
 pytestmark = pytest.mark.slow  # a compiler starts
-LENGTHS = [fused.SHORTEST_FLOAT32, fused.SHORTEST_FLOAT32 + 1, fused.SHORTEST_FLOAT32 + 3 * BLOCK - 1]
+LENGTHS = [fused.SHORT, fused.SHORT + 1, fused.SHORT + 3 * BLOCK - 1]
 DTYPES = [
     (torch.float32, torch.float32),
     (torch.bfloat16, torch.bfloat16),
@@ -96,7 +96,7 @@ def test_many_rows_and_other_scales_take_the_plain_path(kernels):
 
 
 def test_a_number_that_is_not_finite_shows(kernels):
-    rows, part, _ = problem(2, fused.SHORTEST_FLOAT32, torch.float32, torch.float32)
+    rows, part, _ = problem(2, fused.SHORT, torch.float32, torch.float32)
     part[5] = float("inf")
     inner, squared = kernels.inner(rows, part)
     assert not inner.isfinite().any() and not squared.isfinite()
@@ -223,6 +223,6 @@ def test_no_temporary_is_longer_than_a_piece(kernels, monkeypatch):
 def test_copies_elsewhere_are_left_to_the_plain_kernels():
     """With an offloaded basis, logged steps measure copies in host memory, where there may be no compiler."""
     elsewhere = fused.FusedKernels(torch.device("meta"))
-    rows, part, scale = problem(2, 2 * fused.SHORTEST_FLOAT32, torch.float32, torch.float32)
+    rows, part, scale = problem(2, 2 * fused.SHORT, torch.float32, torch.float32)
     assert torch.equal(elsewhere.exact_inner(rows, part, scale, 0), PLAIN.exact_inner(rows, part, scale, 0))
     assert not elsewhere._made

@@ -5,9 +5,9 @@ import torch
 
 from ogpsa_factory import CapabilitySubspace
 from ogpsa_factory.basis import Basis
-from ogpsa_factory.fused import FusedKernels
+from ogpsa_factory.fused import SHORT, FusedKernels
 from ogpsa_factory.kernels import BLOCK, InverseRoot, Kernels
-from ogpsa_factory.packs import PIECE, SHORT
+from ogpsa_factory.storage import PIECE
 
 
 pytestmark = pytest.mark.slow  # a compiler starts
@@ -39,8 +39,9 @@ def scales(kind):
         return None
     generator = torch.Generator().manual_seed(3)
     seconds = [torch.rand(torch.Size(shape).numel(), generator=generator) ** 4 for shape in SHAPES]
-    seen = [InverseRoot(second, 0.1 * (i + 1), 1e-3) for i, second in enumerate(seconds)]
-    return seen if kind == "seen" else [lambda start, end, own=own: own(start, end) for own in seen]
+    epsilon = 0.0 if kind == "no epsilon" else 1e-3
+    seen = [InverseRoot(second + 1e-3, 0.1 * (i + 1), epsilon) for i, second in enumerate(seconds)]
+    return seen if kind != "unseen" else [lambda start, end, own=own: own(start, end) for own in seen]
 
 
 def both(kernels, k=3, dtype=torch.float32, without=()):
@@ -50,7 +51,7 @@ def both(kernels, k=3, dtype=torch.float32, without=()):
     return packed, alone
 
 
-@pytest.mark.parametrize("kind", [None, "seen", "unseen"])
+@pytest.mark.parametrize("kind", [None, "seen", "no epsilon", "unseen"])
 @pytest.mark.parametrize(
     ("k", "of_rows", "of_vectors"),
     [
@@ -68,7 +69,7 @@ def test_packed_and_alone_agree(kernels, k, of_rows, of_vectors, kind):
     exact = packed.exact_inner(gradient, own), alone.exact_inner(gradient, own)
     assert torch.allclose(*exact, rtol=1e-6, atol=1e-4 if own else 1e-9)
     ones = own or [None] * len(SHAPES)
-    assert torch.allclose(packed.gram(gradient, ones), alone.gram(gradient, ones), rtol=1e-5, atol=1e-4)
+    assert torch.allclose(packed.gram(gradient, ones), alone.gram(gradient, ones), rtol=1e-5, atol=1e-3)
     coefficients = torch.randn(4, k, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     moved = []
     for basis in (packed, alone):
@@ -126,7 +127,23 @@ def test_parts_of_tensors_are_taken_alone(kernels, offset):
     offsets = [offset] * len(SHAPES)
     if offset:
         part[0] = None
-    assert torch.allclose(packed.exact_inner(part, None, offsets), alone.exact_inner(part, None, offsets), rtol=1e-12)
+    found = []
+    for basis in (packed, alone):
+        copy = [None if v is None else v.clone() for v in part]
+        basis.subtract_(copy, torch.ones(4, 3, dtype=torch.float64), scales("unseen"), offsets)
+        sums = basis.exact_inner(part, None, offsets), basis.gram(part, scales("unseen"), offsets)
+        found.append([*sums, *(v for v in copy if v is not None)])
+    assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
+def test_one_that_has_no_scale_to_be_seen_does_not_keep_the_others_from_being_packed(kernels):
+    """As long as it has no vector: on other ranks it is."""
+    packed, alone = both(kernels)
+    some, weights = scales("seen"), vectors(9, without=(1,))
+    some[1] = None
+    assert all(pack.takes(weights, some) and pack.takes_gram(weights, some) for pack in packed._packs)
+    assert torch.allclose(packed.gram(weights, some), alone.gram(weights, some), rtol=1e-5)
+    assert torch.allclose(packed.exact_inner(weights, some), alone.exact_inner(weights, some), rtol=1e-5, atol=1e-4)
 
 
 def test_views_of_any_stride_are_changed_in_place(kernels):

@@ -158,6 +158,25 @@ def test_ranks_share_the_rows_and_take_part_equally_often(lengths, rows, tokens,
         assert len(plans[0]) == -(-len(lengths) // (rows * world)), "no pass more than rows alone would take"
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 3), st.integers(1, 99), st.integers(0, 50))
+def test_passes_take_the_least_time(lengths, rows, tokens, overhead):
+    reference = make_reference_set("set", rows_of(lengths), rank=1)
+    padded = sorted((-(-(n + 2) // 8) * 8 for n in lengths), reverse=True)
+
+    def least(start):
+        if start == len(padded):
+            return 0
+        most = max(rows, tokens // padded[start])
+        return min(
+            overhead + count * padded[start] + least(start + count)
+            for count in range(1, min(most, len(padded) - start) + 1)
+        )
+
+    plan = plan_batches(reference, 0, BatchSize(rows, tokens, overhead), 0, 1)
+    cost = sum(overhead + len(batch) * -(-(max(lengths[i] for i in batch) + 2) // 8) * 8 for batch in plan)
+    assert cost == least(0)
+
+
 def test_with_a_dear_pass_rows_are_taken_together_and_with_a_cheap_one_by_length():
     reference = make_reference_set("set", rows_of([62, 62, 6, 6, 6, 6]), rank=1)  # 64 and 8 tokens with the prompt
 
@@ -194,8 +213,9 @@ def test_a_pass_takes_what_a_training_batch_of_the_longest_rows_would():
     assert chosen(paired) == BatchSize(4, 4 * 2 * 40, OVERHEAD_CPU)
     for unknown in (single.to_iterable_dataset(), single.rename_column("input_ids", "other"), single.select([])):
         assert chosen(unknown).tokens == 0
-    images = [make_reference_set("set", [{**rows_of([3])[0], "images": ["a.png"]}], rank=1)]
-    assert chosen(single, images).tokens == 0
+    mixed = [{**rows_of([3])[0], "images": each} for each in (["a.png"], None)]
+    for rows in (mixed, mixed[::-1]):
+        assert chosen(single, [make_reference_set("set", rows, rank=1)]).tokens == 0
     asked = OGPSAArguments(use_ogpsa=True, ogpsa_reference_dataset="set", ogpsa_reference_batch_size=9)
     assert chosen(single, options=asked) == BatchSize(9)
     assert chosen(single, options=asked, lowered=True) == BatchSize(4)

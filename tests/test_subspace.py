@@ -240,7 +240,7 @@ def test_narrow_gradients(dtype):
 
 def test_stored_dtype_and_non_contiguous_gradients():
     subspace = make([random_gradients(1)], dtype=torch.bfloat16)
-    assert all(b.dtype == torch.bfloat16 for b in subspace.basis)
+    assert all(b.dtype == torch.bfloat16 for b in subspace.basis.matrices)
     gradient = random_gradients(2)
     expected = projected(subspace, gradient)
     turned = [g.mT.contiguous().mT if g.ndim > 1 else g for g in clone(gradient)]
@@ -289,6 +289,14 @@ def test_on_a_gpu_and_of_narrow_gradients_the_basis_is_bfloat16():
     assert all(storage.storage_dtype(own, cpu) == own for own in (torch.float32, torch.float64))
     assert storage.storage_dtype(torch.float32, gpu) == torch.bfloat16
     assert all(storage.storage_dtype(torch.float16, device) == torch.bfloat16 for device in (cpu, gpu))
+
+
+def test_what_is_within_the_rounding_of_the_basis_is_no_direction():
+    one, other = random_gradients(1), random_gradients(2)
+    for share, rank in ((0.1, 2), (1e-3, 1)):
+        close = [a + share * b for a, b in zip(one, other, strict=True)]
+        for dtype, expected in ((torch.bfloat16, rank), (torch.float32, 2)):
+            assert make([one, close], "global", dtype=dtype).ranks.tolist() == [expected]
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

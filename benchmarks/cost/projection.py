@@ -13,8 +13,9 @@ from common import Bandwidth, machine, seconds_of, shapes, spread
 
 from ogpsa_factory import CapabilitySubspace
 from ogpsa_factory.basis import Basis
-from ogpsa_factory.fused import FusedKernels
+from ogpsa_factory.fused import SHORT, FusedKernels
 from ogpsa_factory.kernels import Kernels
+from ogpsa_factory.storage import PIECE
 
 
 DTYPES = {  # gradients and basis
@@ -74,9 +75,9 @@ def _cell(
     subspaces = {name: copy.copy(plain) for name in kernels}
     for name, own in kernels.items():  # long tensors' rows are the same memory; compiled kernels pack short ones
         groups = plain.groups or []
-        subspaces[name].rows = Basis(list(plain.basis), groups, len(plain.norms), k, own)
+        subspaces[name].basis = Basis(list(plain.basis.matrices), groups, len(plain.norms), k, own)
     target = gradient()
-    bandwidth = Bandwidth(target, [basis[0] for basis in plain.basis if basis is not None], device)
+    bandwidth = Bandwidth(target, [basis[0] for basis in plain.basis.matrices if basis is not None], device)
     seconds: dict[str, list[float]] = {name: [] for name in kernels}
     for subspace in subspaces.values():
         subspace.project_(target)
@@ -97,11 +98,18 @@ def _cell(
         **cell,
         "fits": True,
         "tensors": len(tensors),
+        "calls": _calls([shape.numel() for shape in tensors]),
         "bytes": moved,
         "limit": limit,
         "gb_s": bandwidth.summary(),
         **figures,
     }
+
+
+def _calls(sizes: list[int]) -> int:
+    """How many vectors compiled kernels are called with: long tensors, and packs of short ones."""
+    short = [size for size in sizes if size < SHORT]
+    return len(sizes) - len(short) + -(-sum(short) // PIECE)
 
 
 def _free(device: torch.device) -> int:

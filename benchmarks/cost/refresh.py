@@ -10,16 +10,11 @@ from typing import Any
 import torch
 from common import Rows, machine, make_controller, make_model, mean_loss, seconds_of, spread
 
-from ogpsa_factory.llamafactory.batches import OVERHEAD_CPU
+from ogpsa_factory.llamafactory.batches import OVERHEAD, OVERHEAD_CPU
 from ogpsa_factory.reference import BatchSize, ReferenceSet, plan_batches
 
 
 BATCH, LONGEST, SETS, ROWS = 4, 512, 2, 64  # rows of a training batch, tokens of the longest, reference sets, rows
-KINDS = {
-    "rows": BatchSize(BATCH),
-    "as many as fit": BatchSize(BATCH, BATCH * LONGEST, overhead=10**6),
-    "least time": BatchSize(BATCH, BATCH * LONGEST, OVERHEAD_CPU),
-}
 
 
 def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
@@ -33,17 +28,23 @@ def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
     Returns:
         Seconds, passes and padded tokens of each kind, and how much longer refreshes take than the bare passes.
     """
+    overhead = OVERHEAD_CPU if device.type == "cpu" else OVERHEAD
+    kinds = {
+        "rows": BatchSize(BATCH),
+        "as many as fit": BatchSize(BATCH, BATCH * LONGEST, overhead=10**6),
+        "least time": BatchSize(BATCH, BATCH * LONGEST, overhead),
+    }
     model = make_model(size, device)
     torch.manual_seed(1)
     references = [_rows(model.config.vocab_size) for _ in range(SETS)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     controller = make_controller(model, optimizer, references, BATCH)
     passes = {
-        name: [plan_batches(each, 0, batch, 0, 1) for each in controller.references] for name, batch in KINDS.items()
+        name: [plan_batches(each, 0, batch, 0, 1) for each in controller.references] for name, batch in kinds.items()
     }
 
     def refresh(name: str) -> None:
-        controller.batch_size = KINDS[name]
+        controller.batch_size = kinds[name]
         controller.refresh(0)
 
     def bare(name: str) -> None:
@@ -52,7 +53,7 @@ def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
                 mean_loss(model, [reference.rows[i] for i in batch]).backward()
             model.zero_grad(set_to_none=True)
 
-    work = {f"{what}, {name}": (own, name) for name in KINDS for what, own in (("refresh", refresh), ("bare", bare))}
+    work = {f"{what}, {name}": (own, name) for name in kinds for what, own in (("refresh", refresh), ("bare", bare))}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for number in range(rounds + 1):
         for kind in sorted(work, reverse=number % 2 == 1):
@@ -71,7 +72,7 @@ def measure(size: str, device: torch.device, rounds: int) -> dict[str, Any]:
         "seconds": {kind: spread(values) for kind, values in seconds.items()},
         "over_bare": {
             name: spread([a / b for a, b in zip(seconds[f"refresh, {name}"], seconds[f"bare, {name}"], strict=True)])
-            for name in KINDS
+            for name in kinds
         },
         **machine(device),
     }

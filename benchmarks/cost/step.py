@@ -1,8 +1,8 @@
 """Time of an optimizer step between two refreshes, over a naive one.
 
 Steps are forward, backward, clipping and AdamW, each kind on a model of its own through the controller that training
-uses, with two reference gradients. The kinds take turns on the same batch, every round begins with another one, and
-ratios are taken within a round, so that a machine that slows down slows all.
+uses, with two reference gradients. The kinds take turns on the same batch, in an order that is drawn anew each time,
+and ratios are taken within a round, so that a machine that slows down slows all.
 """
 
 import random
@@ -34,7 +34,7 @@ KINDS = {
     **{project: Kind({"ogpsa_project": project}) for project in PROJECTS},
     **{f"gradient, {each}": Kind({"ogpsa_granularity": each}) for each in ("layer", "global")},
     "gradient, conflict": Kind({"ogpsa_mode": "conflict"}),
-    "gradient, bfloat16 subspace": Kind({"ogpsa_subspace_dtype": "bfloat16"}),
+    **{f"gradient, {dtype} subspace": Kind({"ogpsa_subspace_dtype": dtype}) for dtype in ("bfloat16", "float32")},
     "gradient, plain kernels": Kind({"ogpsa_kernels": "plain"}),
     **{f"{project}, logged": Kind({"ogpsa_project": project}, logged=True) for project in PROJECTS},
     "hooks": Kind({}, yardstick="plain"),

@@ -51,5 +51,5 @@ class HookedProjection:
 
 def directions_of(subspace: CapabilitySubspace, parameters: list[Tensor]) -> list[list[Tensor]]:
     """A subspace's directions, one list per direction, as gradients of the parameters."""
-    pairs = [(basis, p) for basis, p in zip(subspace.basis, parameters, strict=True) if basis is not None]
+    pairs = [(basis, p) for basis, p in zip(subspace.basis.matrices, parameters, strict=True) if basis is not None]
     return [[basis[row].view_as(p) for basis, p in pairs] for row in range(subspace.directions)]

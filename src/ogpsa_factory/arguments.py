@@ -150,7 +150,7 @@ class OGPSAArguments:
     ogpsa_subspace_dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto",
         metadata={
-            "help": "Data type in which the subspace is kept. auto: bfloat16 on a GPU, else the gradients' own."
+            "help": "Data type in which the subspace is kept. auto: bfloat16 on a GPU or for 16 bits, else float32."
         },
     )
     ogpsa_offload: bool = field(
@@ -170,8 +170,9 @@ class OGPSAArguments:
         default=None,
         metadata={
             "help": (
-                "Rows per device in one reference pass. Default: as many as take no more tokens than a training batch "
-                "of the longest rows, and `per_device_train_batch_size` at the least."
+                "Rows per device in one reference pass. Default: what takes the least time without taking more tokens "
+                "than a training batch of the longest rows, or as many rows as a training batch where tokens do not "
+                "tell (images, streaming). Set it to 1 if a refresh runs out of memory."
             )
         },
     )
@@ -200,7 +201,7 @@ class OGPSAArguments:
 
     @property
     def subspace_dtype(self) -> torch.dtype | None:
-        """Storage dtype of the subspace, None for the gradients' own."""
+        """Storage dtype of the subspace, None to let :func:`~ogpsa_factory.storage.storage_dtype` choose."""
         return None if self.ogpsa_subspace_dtype == "auto" else getattr(torch, self.ogpsa_subspace_dtype)
 
     def ogpsa_settings(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .fused import FusedKernels
-from .kernels import Kernels
-from .packs import Pack, Scales, Vectors, make_packs
+from .kernels import Kernels, Scales, Vectors
+from .packs import Pack, make_packs
 from .storage import PIECE, row_pieces
 
 
@@ -101,11 +101,13 @@ class Basis:
         packs = [pack for pack in self._packs if pack.takes_gram(like, scales)]
         singles, rows = self._rest(packs, like, offsets)
         for pack in packs:
-            pack.add_gram(gram, next(rows), scales)
+            pack.add_gram(gram, next(rows), like, scales)
         for i, vector in singles:
-            for start, _, piece in _pieces(vector, rows):
-                if piece is not None:
-                    gram[self._of[i]] += self._kernels.gram(piece, scales[i], start)
+            start = 0
+            while start < vector.numel():
+                piece = next(rows)
+                gram[self._of[i]] += self._kernels.gram(piece, scales[i], start)
+                start += piece.shape[1]
         return gram
 
     def subtract_(
@@ -143,7 +145,7 @@ class Basis:
                 used.append(matrix[:, start : start + vector.numel()])
             if matrix is not None or without_rows:
                 singles.append((i, vector))
-        return singles, row_pieces(used, _device(vectors), self._kernels.whole)
+        return singles, row_pieces(used, _device(vectors), self._kernels.piece)
 
 
 def _device(vectors: Vectors) -> torch.device:

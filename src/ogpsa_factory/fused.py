@@ -1,4 +1,4 @@
-"""The same kernels compiled by ``torch.compile``: every operand is read once, and nothing is written but the result.
+"""The same kernels compiled by ``torch.compile``: every operand is read once, and little is written but the result.
 
 The plain ones convert what is not float32 in passes of their own, in buffers that leave the cache (docs/cost.md has
 what that costs). Inductor makes C++ of these for CPUs and Triton for GPUs.
@@ -20,7 +20,7 @@ from .storage import PIECE
 
 
 _SHORTEST = 1 << 15  # elements: below, a call of a compiled kernel takes longer than the plain operations
-SHORTEST_FLOAT32 = 1 << 17  # the same where these are one each, and convert nothing
+SHORT = 1 << 17  # the same where these are one each, and convert nothing
 MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop
 
 
@@ -33,8 +33,7 @@ class FusedKernels(Kernels):
         device: what to compile for; pieces on other devices (copies in host memory) are left to the plain kernels.
     """
 
-    whole = True
-    blockwise = True
+    piece = 16 * PIECE  # each call takes some time of its own, and leaves k + 1 numbers per block
 
     def __init__(self, device: torch.device) -> None:
         self._device = device.type
@@ -155,7 +154,7 @@ class FusedKernels(Kernels):
             always: whether the plain operations make passes of their own even of float32.
         """
         converts = always or scale is not None or not rows.dtype == part.dtype == torch.float32
-        shortest = _SHORTEST if converts else SHORTEST_FLOAT32
+        shortest = _SHORTEST if converts else SHORT
         known = scale is None or isinstance(scale, InverseRoot)
         return known and part.numel() >= shortest and part.device.type == self._device
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from .errors import OGPSAError
-from .fused import SHORTEST_FLOAT32, FusedKernels
+from .fused import SHORT, FusedKernels
 from .kernels import InverseRoot, Kernels
 
 
@@ -65,7 +65,7 @@ def choose_kernels(
 def _right(kernels: FusedKernels, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype]) -> bool:
     """Try every kernel on a small problem of these dtypes."""
     plain = Kernels()
-    wide = torch.linspace(0.1, 1, SHORTEST_FLOAT32 + 1, device=device)  # sums do not cancel
+    wide = torch.linspace(0.1, 1, SHORT + 1, device=device)  # sums do not cancel
     rows, part = torch.stack([wide.cos(), wide.sin()]).to(dtypes[0]), wide.to(dtypes[1])
     scale, weights = InverseRoot(wide.square(), 0.5, 0.1), torch.ones(2, device=device)
     results = []

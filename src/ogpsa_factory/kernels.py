@@ -4,14 +4,18 @@ Sums are taken in float32 over at most ``PIECE`` elements, or in float64 through
 will be subtracted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .storage import PIECE
+
 
 Scale = Callable[[int, int], Tensor]  # elements from one number to another of a long vector, made when asked for
+Scales = Sequence[Scale | None]  # one per tensor, None for ones
+Vectors = Sequence[Tensor | None]  # one per tensor, in any shape, or None
 BLOCK = 256  # elements: over so many, compiled kernels sum in float32
 _CACHED = 1 << 15  # elements: copies of so many in float64 stay in a processor's cache
 
@@ -39,12 +43,10 @@ class Kernels:
     """Products and moves of one piece, each of its operations a pass over memory.
 
     Attributes:
-        whole: whether matrices are best taken whole where they are, and not piece by piece.
-        blockwise: whether there are operations that sum block by block, so that short vectors are best taken together.
+        piece: how many elements are best taken at a time.
     """
 
-    whole = False
-    blockwise = False
+    piece = PIECE
 
     def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
         """``rows @ part``, and the squared norm of ``part``.

@@ -78,8 +78,11 @@ def inverse_metric(engine: Engine, damping: float) -> list[Scale | None]:
     means = _mean_squares(engine, seconds).sqrt().tolist()
     scales: list[Scale | None] = []
     for slot, second, group, step, rate, mean in zip(slots, seconds, groups, steps, rates, means, strict=True):
-        if second is None or mean == 0:
+        if second is None:
             scales.append(slot and _constant(0.0, slot.owner.device))
+            continue
+        if mean == 0:
+            scales.append(InverseRoot(second.reshape(-1), 0.0, 1.0))
             continue
         corrected = group.get("bias_correction", True) and step > 0
         correction = (1 - float(group["betas"][1]) ** step) ** 0.5 if corrected else 1.0

@@ -10,14 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .fused import MOST_IN_GRAM, FusedKernels, symmetric
-from .kernels import BLOCK, InverseRoot, Scale
+from .fused import MOST_IN_GRAM, SHORT, FusedKernels, symmetric
+from .kernels import BLOCK, InverseRoot, Scale, Scales, Vectors
 from .storage import PIECE
 
 
-SHORT = 1 << 17  # elements: from here on, reading a tensor takes longer than calling a kernel for it
-Vectors = Sequence[Tensor | None]
-Scales = Sequence[Scale | None]
 Buffers = dict[tuple[str, torch.dtype, torch.device], Tensor]
 
 
@@ -55,10 +52,8 @@ class Pack:
         )
         for i, matrix, start in zip(members, own, self._starts, strict=True):
             matrices[i] = self.rows[:, start : start + matrix.shape[1]].copy_(matrix)
-        group = torch.tensor([groups[i] for i in members])
-        self._groups, lengths = group.repeat_interleave(blocks).unique_consecutive(return_counts=True)
-        self._lengths = lengths
-        self._group_of_block = group.repeat_interleave(blocks)
+        self._group_of_block = torch.tensor([groups[i] for i in members]).repeat_interleave(blocks)
+        self._groups, self._lengths = self._group_of_block.unique_consecutive(return_counts=True)
         self._member_of_block = torch.arange(len(members)).repeat_interleave(blocks)
         self._views: dict[tuple[str, torch.dtype, torch.device], tuple[list[Tensor], list[Tensor], Tensor]] = {}
 
@@ -72,13 +67,13 @@ class Pack:
         own = [(vectors[i], size) for i, size in zip(self.members, self._sizes, strict=True)]
         kinds = {(v.dtype, v.device) for v, _ in own if v is not None}
         fits = len(kinds) == 1 and all(v is None or v.numel() == size for v, size in own)
-        known = not scales or _all_seen([scales[i] for i in self.members])
+        known = not scales or _all_seen([scales[i] for i in self.members if vectors[i] is not None])
         return fits and known and all(self._kernels.takes(*kind) for kind in kinds)
 
     def takes_gram(self, like: Vectors, scales: Scales) -> bool:
-        """Whether products of rows with rows can be had too: of few rows, scaled, of all members."""
-        few = len(self.rows) <= MOST_IN_GRAM and isinstance(scales[self.members[0]], InverseRoot)
-        return few and self.takes(like, scales) and all(like[i] is not None for i in self.members)
+        """Whether products of rows with rows can be had too: of few rows, scaled."""
+        scaled = any(isinstance(scales[i], InverseRoot) for i in self.members if like[i] is not None)
+        return scaled and len(self.rows) <= MOST_IN_GRAM and self.takes(like, scales)
 
     def add_inner(self, sums: Tensor, rows: Tensor, vectors: Vectors) -> None:
         """Add products with the rows, and squares, to ``sums`` of shape ``[groups, k + 1]``, float64.
@@ -92,13 +87,15 @@ class Pack:
 
     def add_exact_inner(self, sums: Tensor, rows: Tensor, vectors: Vectors, scales: Scales | None) -> None:
         """Add products with the rows, scaled, to ``sums`` of shape ``[groups, k]``; the others as above."""
-        self._add(sums, self._kernels.exact_inner_of_blocks(rows, self._gather(vectors), *self._scale(scales)))
+        self._add(
+            sums, self._kernels.exact_inner_of_blocks(rows, self._gather(vectors), *self._scale(vectors, scales))
+        )
 
-    def add_gram(self, gram: Tensor, rows: Tensor, scales: Scales) -> None:
+    def add_gram(self, gram: Tensor, rows: Tensor, like: Vectors, scales: Scales) -> None:
         """Add products of rows with rows, scaled, to ``gram`` of shape ``[groups, k, k]``, float64."""
         groups, k, _ = gram.shape
         upper = gram.new_zeros(groups, k * (k + 1) // 2)
-        self._add(upper, self._kernels.gram_of_blocks(rows, *self._scale(scales)))
+        self._add(upper, self._kernels.gram_of_blocks(rows, *self._scale(like, scales)))
         gram += symmetric(upper)
 
     def subtract_(self, vectors: Vectors, rows: Tensor, coefficients: Tensor, scales: Scales | None) -> None:
@@ -106,7 +103,7 @@ class Pack:
         flat = self._gather(vectors)
         self._group_of_block = self._group_of_block.to(flat.device)
         weights = coefficients.to(flat.device, torch.float32).T[:, self._group_of_block].contiguous()
-        self._kernels.subtract_from_blocks_(flat, rows, weights, *self._scale(scales))
+        self._kernels.subtract_from_blocks_(flat, rows, weights, *self._scale(vectors, scales))
         own = [vectors[i] for i in self.members]
         views, _, _ = self._views_of("vectors", own)
         there = [(v, view) for v, view in zip(own, views, strict=True) if v is not None]
@@ -114,30 +111,42 @@ class Pack:
 
     def _add(self, totals: Tensor, sums: Tensor) -> None:
         """Add sums over blocks, of shape ``[m, blocks]``, to those over groups, of shape ``[groups, m]``."""
+        if len(self._groups) == 1:  # whose sum `segment_reduce` would leave to one thread of a GPU
+            totals[int(self._groups)] += sums.sum(dim=1)
+            return
         self._lengths, self._groups = self._lengths.to(sums.device), self._groups.to(sums.device)
         own = torch.segment_reduce(sums.T.contiguous(), "sum", lengths=self._lengths, axis=0, unsafe=True)
         totals.index_add_(0, self._groups, own)  # each group once, hence in no order that could vary
 
-    def _scale(self, scales: Scales | None) -> tuple[Tensor | None, Tensor | None]:
-        """Second moments side by side, and the two numbers of each block, of shape ``[2, blocks]``; or twice None."""
-        own = [scale for i in self.members if scales and isinstance(scale := scales[i], InverseRoot)]
-        if not own:
+    def _scale(self, vectors: Vectors, scales: Scales | None) -> tuple[Tensor | None, Tensor | None]:
+        """Second moments side by side, and the two numbers of each block, of shape ``[2, blocks]``; or twice None.
+
+        The scale of a member without a vector is zero.
+        """
+        own: list[InverseRoot | None] = []
+        for i in self.members:
+            scale = scales[i] if scales and vectors[i] is not None else None
+            own.append(scale if isinstance(scale, InverseRoot) else None)
+        if not any(own):
             return None, None
-        flat = self._put([scale.second for scale in own], "seconds")
-        numbers = torch.tensor([(scale.factor, scale.epsilon) for scale in own])[self._member_of_block]
-        return flat, numbers.T.contiguous().to(flat.device, non_blocking=True)
+        # Ones in between: of zeros, an epsilon of zero would make infinities, and NaN with the zeros of the rows.
+        flat = self._put([None if scale is None else scale.second for scale in own], "seconds", blank=1.0)
+        numbers = torch.tensor([(scale.factor, scale.epsilon) if scale else (0.0, 1.0) for scale in own])
+        return flat, numbers[self._member_of_block].T.contiguous().to(flat.device, non_blocking=True)
 
     def _gather(self, vectors: Vectors) -> Tensor:
-        return self._put([vectors[i] for i in self.members], "vectors")
+        return self._put([vectors[i] for i in self.members], "vectors", blank=0.0)
 
-    def _put(self, own: list[Tensor | None], name: str) -> Tensor:
-        """Copy the members' vectors side by side into a buffer, with zeros where there is none."""
+    def _put(self, own: list[Tensor | None], name: str, blank: float) -> Tensor:
+        """Copy the members' vectors side by side into a buffer, with ``blank`` where there is none."""
         views, blanks, flat = self._views_of(name, own)
         there = [(view, v.detach().reshape(-1)) for view, v in zip(views, own, strict=True) if v is not None]
         if len(there) < len(own):
             blanks = [*blanks, *(view for view, v in zip(views, own, strict=True) if v is None)]
         if blanks:
             torch._foreach_zero_(blanks)
+            if blank:
+                torch._foreach_add_(blanks, blank)
         torch._foreach_copy_([view for view, _ in there], [v for _, v in there])
         return flat
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .engines.base import Engine
-from .packs import Scales
+from .kernels import Scales
 from .storage import PIECE
 from .subspace import CapabilitySubspace, Gradients
 
@@ -36,18 +36,18 @@ class Span:
         Returns:
             Of shape ``[groups, k]``, float64, the same on all ranks.
         """
-        sums = self._subspace.rows.exact_inner(vectors, scales, self._engine.weight_offsets)
+        sums = self._subspace.basis.exact_inner(vectors, scales, self._engine.weight_offsets)
         return self._engine.reduce_weights(sums.to(self._device(vectors)))
 
     def gram(self, scales: Scales) -> Tensor:
         """``U^T D^-1 U``, of shape ``[groups, k, k]``, float64, the same on all ranks."""
         weights = self._engine.optimizer_tensors()
-        gram = self._subspace.rows.gram(weights, scales, self._engine.weight_offsets)
+        gram = self._subspace.basis.gram(weights, scales, self._engine.weight_offsets)
         return self._engine.reduce_weights(gram.to(self._device(weights)))
 
     def subtract(self, vectors: Gradients, coefficients: Tensor, scales: Scales | None = None) -> None:
         """``x -= D^-1 U c`` in place, with coefficients of shape ``[groups, k]``."""
-        self._subspace.rows.subtract_(vectors, coefficients, scales, self._engine.weight_offsets)
+        self._subspace.basis.subtract_(vectors, coefficients, scales, self._engine.weight_offsets)
 
     def squared_distance(self, vectors: Gradients, others: Gradients | None = None) -> Tensor:
         """Squared norm of the vectors, or of their differences from others; scalar, float64, the same on all ranks."""

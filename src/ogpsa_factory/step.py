@@ -21,11 +21,10 @@ from torch import Tensor
 from .arguments import OGPSAArguments
 from .engines.base import Engine
 from .errors import OGPSAError
-from .kernels import Scale
+from .kernels import Scale, Scales
 from .linalg import whiten
 from .metric import FIRST_MOMENTS, check_readable, inverse_metric, quotient
 from .modes import Projection, plan
-from .packs import Scales
 from .span import Span
 from .subspace import CapabilitySubspace, Gradients
 

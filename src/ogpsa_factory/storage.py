@@ -61,22 +61,21 @@ def copy_row(
     return device
 
 
-def row_pieces(matrices: Sequence[Tensor], device: torch.device, whole: bool = False) -> Iterator[Tensor]:
-    """Cut matrices into pieces of ``PIECE`` columns.
+def row_pieces(matrices: Sequence[Tensor], device: torch.device, length: int) -> Iterator[Tensor]:
+    """Cut matrices into pieces of ``length`` columns, or of ``PIECE`` where they have to be brought over.
 
     Args:
         matrices: each of shape ``[k, n]``, on ``device`` or on the host.
         device: where the pieces are wanted.
-        whole: do not cut matrices that are on ``device``.
+        length: see above.
 
     Returns:
         All pieces of the first matrix, then of the second, and so on. A piece may be overwritten once the next one has
         been asked for.
     """
     away = any(m.device != device for m in matrices)
-    if whole and not away:
-        return (m for m in matrices if m.shape[1])
-    pieces = (m[:, start : start + PIECE] for m in matrices for start in range(0, m.shape[1], PIECE))
+    length = PIECE if away else length
+    pieces = (m[:, start : start + length] for m in matrices for start in range(0, m.shape[1], length))
     if device.type == "cuda" and away:
         return _copied_ahead(pieces, max(m.shape[0] for m in matrices), matrices[0].dtype, device)
     return (piece.to(device) for piece in pieces)

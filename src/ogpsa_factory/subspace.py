@@ -37,7 +37,7 @@ class CapabilitySubspace:
             reference loss; ``plane`` keeps only the component (see :mod:`ogpsa_factory.modes`).
         aligned_scale: factor in mode ``conflict`` for groups that no reference loss is in conflict with.
         tolerance: a direction is dropped where its singular value, relative to the largest one of the unit-normalised
-            reference gradients of its group, is at most this.
+            reference gradients of its group, is at most this, or within the rounding of ``dtype``.
         energy: keep the fewest leading directions that explain this share (0..1] of the unit-normalised reference
             gradients' squared norm, group by group.
         dtype: in which the basis is stored; None keeps the reference gradients' dtype.
@@ -46,7 +46,8 @@ class CapabilitySubspace:
         kernels: what computes pieces of long vectors; None for plain PyTorch.
 
     Attributes:
-        rows: the orthonormal basis; rows beyond a group's rank are zero.
+        basis: an orthonormal basis, in ``basis.matrices`` of shape ``[k, numel]`` per tensor, or None; rows beyond a
+            group's rank are zero.
         gram: inner products between the reference gradients over all groups, of shape ``[k, k]``, float64.
         coordinates: unit-normalised reference gradients in the basis, one per column, of shape ``[groups, k, k]``.
         norms: norm of each reference gradient within each group, of shape ``[groups, k]``.
@@ -86,14 +87,9 @@ class CapabilitySubspace:
         self.offload = offload
         self.reduce = reduce or (lambda tensor: tensor)
         self.kernels = kernels or Kernels()
-        self.rows = Basis([], [], 0, 0, self.kernels)
+        self.basis = Basis([], [], 0, 0, self.kernels)
         empty = torch.zeros(0, 0, 0, dtype=torch.float64)
         self._set_coordinates(empty, torch.zeros(0, 0, dtype=torch.float64), empty.sum(dim=0))
-
-    @property
-    def basis(self) -> list[Tensor | None]:
-        """Per tensor the basis of shape ``[k, numel]``, or None."""
-        return self.rows.matrices
 
     @property
     def directions(self) -> int:
@@ -150,12 +146,15 @@ class CapabilitySubspace:
         if not torch.isfinite(gram).all():
             return False
 
-        transform, coordinates, norms = orthonormalise(gram, self.tolerance, self.energy)
+        # What is left of a direction when what it has in common with others is taken away must be more than rounding.
+        kept_in = self.dtype or next((stack.dtype for stack in stacked if stack is not None), torch.float64)
+        rounding = torch.finfo(kept_in).eps / 2
+        transform, coordinates, norms = orthonormalise(gram, max(self.tolerance, rounding), self.energy)
         for group, stack in zip(groups, stacked, strict=True):
             if stack is not None:
                 mix_rows(stack, transform[group].to(stack.device))
         self.groups = groups
-        self.rows = Basis(stacked, groups, len(norms), count, self.kernels)
+        self.basis = Basis(stacked, groups, len(norms), count, self.kernels)
         self._set_coordinates(coordinates, norms, gram.sum(dim=0))
         return True
 
@@ -193,7 +192,7 @@ class CapabilitySubspace:
             for group, gradient in zip(self.groups or (), gradients, strict=True):
                 if gradient is not None and keep is not None:
                     gradient.mul_(keep[group].to(gradient.device))
-            self.rows.subtract_(gradients, remove)
+            self.basis.subtract_(gradients, remove)
         after = None
         if measure:
             inner_after, squared_after = self._inner_products(gradients)
@@ -207,17 +206,17 @@ class CapabilitySubspace:
 
     def blank_tensors(self) -> list[int]:
         """Indices of the tensors on which every direction is zero; empty without a subspace."""
-        tensors = enumerate(self.basis) if self.directions else ()
+        tensors = enumerate(self.basis.matrices) if self.directions else ()
         return [i for i, basis in tensors if basis is None or not basis.any()]
 
     @property
     def nbytes(self) -> int:
         """Bytes that the basis takes on this rank."""
-        return sum(basis.nbytes for basis in self.basis if basis is not None)
+        return sum(basis.nbytes for basis in self.basis.matrices if basis is not None)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything :meth:`load_state_dict` needs: ``basis.<i>``, ``coordinates``, ``norms`` and ``gram``."""
-        state = {f"basis.{i}": basis for i, basis in enumerate(self.basis) if basis is not None}
+        state = {f"basis.{i}": basis for i, basis in enumerate(self.basis.matrices) if basis is not None}
         return {**state, "coordinates": self.coordinates, "norms": self.norms, "gram": self.gram}
 
     def load_state_dict(self, state: dict[str, Tensor], sizes: Sequence[int], devices: Sequence[torch.device]) -> None:
@@ -240,7 +239,7 @@ class CapabilitySubspace:
                 stored = allocate(stored.shape, stored.dtype, device, self.offload).copy_(stored)
             basis.append(stored)
         self.groups = self.groups if self.groups is not None else list(range(len(basis)))
-        self.rows = Basis(basis, self.groups, len(state["norms"]), state["norms"].shape[1], self.kernels)
+        self.basis = Basis(basis, self.groups, len(state["norms"]), state["norms"].shape[1], self.kernels)
         self._set_coordinates(state["coordinates"], state["norms"], state["gram"])
 
     def _set_coordinates(self, coordinates: Tensor, norms: Tensor, gram: Tensor) -> None:
@@ -251,9 +250,9 @@ class CapabilitySubspace:
 
     def _inner_products(self, gradients: Gradients) -> tuple[Tensor, Tensor]:
         """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``."""
-        if len(gradients) != len(self.basis):
-            raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis)}.")
-        sums = self.reduce(self.rows.inner(gradients))
+        if len(gradients) != len(self.basis.matrices):
+            raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis.matrices)}.")
+        sums = self.reduce(self.basis.inner(gradients))
         return sums[:, :-1], sums[:, -1]
 
     def _reference_inner(self, inner: Tensor) -> Tensor:

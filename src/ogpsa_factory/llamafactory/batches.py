@@ -1,4 +1,7 @@
-"""How many reference rows one pass takes: as many as memory is sure to hold, which is what training itself takes."""
+"""How many reference rows one pass takes: no more tokens than a training batch may have, as that has to fit as well.
+
+A refresh also holds a second basis. Where memory is so scarce, ``ogpsa_reference_batch_size`` is for the user to set.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +43,8 @@ def reference_batch_size(
     asked = arguments.ogpsa_reference_batch_size
     if asked is not None:
         return BatchSize(min(asked, batch_size) if lowered else asked)
-    text = not any(reference.rows[0].get(kind) for reference in references for kind in _MEDIA if len(reference.rows))
+    rows = (reference.rows[i] for reference in references for i in range(len(reference.rows)))
+    text = not any(row.get(kind) for row in rows for kind in _MEDIA)
     tokens = batch_size * longest_row(training_rows) if text else 0
     return BatchSize(batch_size, tokens, OVERHEAD_CPU if on_cpu else OVERHEAD)
 
@@ -60,5 +64,5 @@ def longest_row(rows: Any) -> int:
     names = names or [name for name in ("input_ids",) if name in rows.column_names]
     longest = 0
     for table in rows.select_columns(names).with_format("arrow").iter(batch_size=1000) if names else ():
-        longest = max(longest, *(pc.max(pc.list_value_length(table[name])).as_py() for name in names))
+        longest = max(longest, *(pc.max(pc.list_value_length(table[name])).as_py() or 0 for name in names))
     return longest * len(names)

@@ -46,6 +46,8 @@ _REFUSED_DEEPSPEED = {
 def check_supported(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any) -> None:
     """Refuse engines and optimizers whose gradients OGPSA cannot reach.
 
+    Where one sequence at a time is all that is possible, ``ogpsa_reference_batch_size`` is set to 1.
+
     Args:
         model_args: LLaMA-Factory's model arguments.
         data_args: its data arguments.

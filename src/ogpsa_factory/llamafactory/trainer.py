@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq, SFTDataCollatorWith4DAttentionMask
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -19,7 +20,7 @@ from .. import report
 from ..arguments import OGPSAArguments
 from ..controller import Controller
 from ..engines.select import select_engine
-from ..reference import IGNORE_INDEX, ReferenceSet, answers
+from ..reference import IGNORE_INDEX, BatchSize, ReferenceSet, answers
 from .batches import reference_batch_size
 
 
@@ -69,20 +70,25 @@ class OGPSATrainerMixin:
             engine,
             self.ogpsa_references,
             mean_loss=self.reference_loss,
-            batch_size=reference_batch_size(
-                self.ogpsa_arguments,
-                self.ogpsa_references,
-                self.train_dataset,
-                batch_size,
-                lowered=self.args.auto_find_batch_size,
-                on_cpu=self.args.device.type == "cpu",
-            ),
+            batch_size=self._reference_batch_size(batch_size),
             log=functools.partial(Trainer.log, self),  # past the stages' own, which average stored training metrics
             progress=self.reference_progress,
             optimizer=getattr(self.optimizer, "optimizer", self.optimizer),  # out of Accelerate's wrapper
         )
         if self._resume_folder is not None:
             self.ogpsa.resume(Path(self._resume_folder))
+
+    def _reference_batch_size(self: Any, batch_size: int) -> BatchSize:
+        found = reference_batch_size(
+            self.ogpsa_arguments,
+            self.ogpsa_references,
+            self.train_dataset,
+            batch_size,
+            lowered=self.args.auto_find_batch_size,
+            on_cpu=self.args.device.type == "cpu",
+        )
+        # Every pass is a collective operation, and other machines may have tokenised other rows.
+        return dataclasses.replace(found, tokens=min(gather_object([found.tokens])))
 
     def reference_loss(self: Any, features: list[dict[str, Any]]) -> Tensor:
         """Mean loss of some reference rows, computed as the training loop computes its forward pass.
