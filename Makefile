@@ -47,8 +47,9 @@ demo: install ## world, SFT and DPO naively and by OGPSA, evaluation, a slice of
 	$(BIN)/ogpsa lab run examples/yaml/mini/grid.yaml --output saves/lab_demo
 	$(BIN)/ogpsa report saves/lab_demo
 
-# Two at a time, a file's tests together: they share what takes long to set up. One thread each, as models are small.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two at a time, a file's tests together: they share what takes long to set up. In the order of tests/conftest.py, which
+# begins with the files that take longest. One thread each, as models are small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install ## the whole test suite
 	$(PYTEST)

@@ -19,6 +19,15 @@ import pytest
 WORDS = [f"w{i}" for i in range(60)]
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]
 ROLES = ["system", "user", "assistant", "You", "are", "a", "helpful", "."]
+# Files that take a minute or more, the longest first: begun last, one would keep one of the two workers waiting.
+LONGEST = [
+    *("test_deepspeed", "test_grid_run", "test_fsdp", "test_features", "test_pipeline", "test_fuzz", "test_lab_build"),
+    *("test_reproduce_mini", "test_fused"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @dataclass

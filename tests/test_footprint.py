@@ -392,6 +392,11 @@ class TestTrainingFile:
         assert settings.tuning == Tuning("lora", 16, ["q_proj", "k_proj"], ["embed_tokens"])
         assert len(settings.remarks) == 2
 
+    def test_a_cpu_keeps_another_subspace(self, tmp_path: Path) -> None:
+        (remark,) = read_settings(training_file(tmp_path, use_cpu=True)).remarks
+        assert "use_cpu" in remark
+        assert not read_settings(training_file(tmp_path, use_cpu=True, ogpsa_subspace_dtype="float32")).remarks
+
     def test_released_flags(self, tmp_path: Path) -> None:
         path = training_file(tmp_path, stage="sft_pg", base_dataset="a,b,c", ogpsa_reference_dataset=None)
         path = Path(path)

@@ -8,6 +8,7 @@ Each writes PART.json with every single measurement; `python docs/refresh.py` ma
 """
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -43,8 +44,8 @@ def parts(device: torch.device, rounds: int) -> dict[str, Callable[[], dict[str,
         "refresh": lambda: refresh.measure(size if gpu else "20M", device, max(3, rounds // 3)),
         "whole_run": lambda: {
             "periods": [
-                whole_run.measure(size, device, 16, 30, max(2, rounds // 5), whole_run.KINDS[:3]),
-                whole_run.measure(size, device, 16, 5, max(2, rounds // 2)),
+                whole_run.measure(size if gpu else "20M", device, 16, 30, max(2, rounds // 3), whole_run.KINDS[:3]),
+                whole_run.measure(size if gpu else "20M", device, 16, 5, max(2, rounds // 2)),
             ]
         },
     }
@@ -68,6 +69,7 @@ def main() -> None:
         temporary = path.with_suffix(".json.part")
         temporary.write_text(json.dumps(known[part](), indent=1) + "\n", encoding="utf-8")
         temporary.replace(path)
+        gc.collect()  # models and controllers know each other, and the next part needs their memory
         print(f"wrote {path}", flush=True)
 
 

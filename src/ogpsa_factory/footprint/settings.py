@@ -117,6 +117,10 @@ def _from_training_file(given: dict[str, Any]) -> Settings:
     settings.reference_model = compared and settings.tuning.method != "lora"
     if not ours.reference_names:
         settings.remarks.append(f"The file names no reference sets; {settings.references} are counted.")
+    if given.get("use_cpu") and settings.subspace_dtype == "auto":
+        settings.remarks.append(
+            "The subspace is counted in bfloat16, as on a GPU; use_cpu keeps the gradients' dtype."
+        )
     if given.get("quantization_bit"):
         settings.remarks.append("Frozen weights are counted with 16 bits: quantization_bit makes them smaller.")
     optimizer = str(given.get("optim", "adamw_torch"))
