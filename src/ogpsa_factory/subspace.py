@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from .basis import Basis
-from .kernels import Kernels
+from .kernels import Kernels, Vectors
 from .linalg import add_gram, mix_rows, orthonormalise
 from .modes import Mode, Projection, plan
 from .storage import allocate, copy_row
 
 
-Gradients = Sequence[Tensor | None]
+Gradients = Vectors
 
 MAX_DIRECTIONS = 64
 
