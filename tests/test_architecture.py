@@ -20,6 +20,7 @@ MUST_NOT_KNOW = {
             "kernels.py",
             "kernel_choice.py",
             "fused.py",
+            "formulas.py",
             "packs.py",
             "basis.py",
             "storage.py",
@@ -44,7 +45,7 @@ MUST_NOT_KNOW = {
     "engines": {"llamafactory", "accelerate", "transformers"}
     | {".subspace", ".reference", ".controller", ".llamafactory", ".arguments", ".conflict"},
     "llamafactory": {".subspace", ".modes", ".conflict", ".linalg", ".kernels", ".fused", ".step", ".span", ".metric"}
-    | {".basis", ".packs", ".kernel_choice"},
+    | {".basis", ".packs", ".kernel_choice", ".formulas"},
     "files.py": {"*third-party"},
     "released.py": {"*third-party", ".arguments", ".llamafactory"},
     "translate.py": ENGINES_AND_FRAMEWORKS | {".llamafactory"},

@@ -49,9 +49,17 @@ def test_products_and_moves_agree(kernels, k, rows_dtype, part_dtype):
         truth, wide = rows.double(), part.double()
         size = (truth.abs() @ wide.abs()).max()
 
-        inner, squared = kernels.inner(rows, part)
-        assert close(inner, truth @ wide, size, 1e-6)
-        assert close(squared, wide @ wide, wide @ wide, 1e-6)
+        sums = kernels.inner(rows, part)
+        assert close(sums[:-1], truth @ wide, size, 1e-6)
+        assert close(sums[-1], wide @ wide, wide @ wide, 1e-6)
+
+        unit = (truth / truth.norm(dim=1, keepdim=True)).to(rows_dtype)
+        projected = part.clone()
+        assert close(kernels.project_(projected, unit)[:-1], unit.double() @ wide, wide.norm(), 1e-6)
+        expected = wide - unit.double().T @ (unit.double() @ wide)
+        step = max(torch.finfo(part_dtype).eps, 1e-6)
+        assert ((projected.double() - expected).abs() <= wide.abs() * step + wide.norm() * 1e-6).all()
+        assert not torch.equal(projected, part)
 
         factor = scale(0, length).double()
         for own, error in ((None, (size, 1e-14)), (scale, ((truth.abs() @ (factor * wide.abs())).max(), 1e-6))):
@@ -98,8 +106,23 @@ def test_many_rows_and_other_scales_take_the_plain_path(kernels):
 def test_a_number_that_is_not_finite_shows(kernels):
     rows, part, _ = problem(2, fused.SHORT, torch.float32, torch.float32)
     part[5] = float("inf")
-    inner, squared = kernels.inner(rows, part)
-    assert not inner.isfinite().any() and not squared.isfinite()
+    before = part.clone()
+    assert not kernels.inner(rows, part).isfinite().any()
+    assert not kernels.project_(part, rows).isfinite().any() and torch.equal(part, before)
+    assert not kernels.project_(part[:-1], rows[:, :-1]).isfinite().any() and torch.equal(part, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_basis_is_made_of_agrees(kernels, dtype):
+    """Rows that are almost the same, of a length that no block divides."""
+    rows, part, _ = problem(2, fused.SHORT + 77, dtype, torch.float32)
+    rows[1] = rows[0] + 1e-2 * part.to(dtype)
+    truth = rows.double()
+    assert torch.allclose(kernels.reference_gram(rows), truth @ truth.T, rtol=1e-12)
+    mix = torch.tensor([[1e-2, 1e-3], [-97.0, 98.0]], dtype=torch.float64)
+    kernels.mix_(rows, mix)
+    eps = torch.finfo(dtype).eps
+    assert torch.allclose(rows.double(), mix @ truth, rtol=eps, atol=1e-3 * eps)
 
 
 @pytest.mark.parametrize("granularity", ["parameter", "global"])
@@ -178,7 +201,7 @@ def test_without_a_compiler_the_plain_ones_are_used(monkeypatch, caplog, reason)
     elif reason == "wrong":
         monkeypatch.setattr(fused.FusedKernels, "gram", lambda *_: torch.zeros(2, 2))
     else:
-        # Not by monkeypatch: it would take the option away when it undoes this, as a module of options has no such key.
+        # Not by monkeypatch, which would take the option away when it undoes this: modules of options differ.
         disabled = torch._dynamo.config.patch(disable=True)
     with disabled:
         assert type(choose("auto")) is Kernels

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ogpsa_factory import CapabilitySubspace, basis, group_parameters, linalg, storage
+from ogpsa_factory import CapabilitySubspace, basis, group_parameters, kernels, storage
+from ogpsa_factory.storage import PIECE
 
 
 SHAPES = [(5, 7), (11,), (3, 4, 2), (1,), (40, 3)]
@@ -304,8 +305,9 @@ def test_long_vectors_are_worked_on_piece_by_piece(granularity, monkeypatch):
     """Real tensors are longer than a piece; here every tensor is."""
     references, gradient = [random_gradients(i) for i in (1, 2, 3)], random_gradients(4)
     whole = projected(make(references, granularity), gradient)
-    for module in (basis, linalg, storage):
+    for module in (basis, kernels, storage):
         monkeypatch.setattr(module, "PIECE", 4)
+    monkeypatch.setattr(kernels.Kernels, "piece", 4)
     subspace = make(references, granularity)
     pieces = clone(gradient)
     report = subspace.project_(pieces, measure=True)
@@ -314,6 +316,37 @@ def test_long_vectors_are_worked_on_piece_by_piece(granularity, monkeypatch):
     narrow = [g.to(torch.bfloat16) for g in gradient]
     subspace.project_(narrow)
     assert (flat(narrow) - flat(whole)).norm() <= 1e-2 * flat(gradient).norm()
+
+
+@pytest.mark.parametrize("piece", [PIECE, 4])
+def test_tensor_by_tensor_and_all_products_first_give_the_same_bits(piece, monkeypatch):
+    """Whole gradients that are groups of their own are projected one after another; shards cannot be."""
+    monkeypatch.setattr(kernels.Kernels, "piece", piece)
+    shapes = [(3, 2), (5,), (0,), (4, 6), (7,), (2, 2)]
+    generator = torch.Generator().manual_seed(1)
+
+    def gradients(*without):
+        made = [torch.randn(shape, generator=generator) for shape in shapes]
+        return [None if i in without else tensor for i, tensor in enumerate(made)]
+
+    references = [gradients(4), gradients(4)]  # the fifth is reached by none
+    gradient = gradients(1)
+    gradient[0][1] = float("nan")
+    gradient[3] = gradient[3].T.contiguous().T
+    results = []
+    for reduce in (None, lambda sums: sums):
+        subspace = CapabilitySubspace(reduce=reduce)
+        subspace.refresh(references)
+        own = [None if g is None else g.clone() for g in gradient]
+        assert own[3].stride() == (1, 4)
+        report = subspace.project_(own, measure=True)
+        results.append([*own, report.norm, report.removed, report.inner, *report.after])
+    for a, b in zip(*results, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+    own = results[0]
+    assert torch.equal(own[0].nan_to_num(7), gradient[0].nan_to_num(7)) and torch.equal(own[4], gradient[4])
+    assert not torch.equal(own[3], gradient[3]) and not torch.equal(own[5], gradient[5])
 
 
 def test_explained_share_and_norms_are_those_of_the_references():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .fused import FusedKernels
-from .kernels import Kernels, Scales, Vectors
+from .kernels import Kernels, Scales, Vectors, finite_or_zero
 from .packs import Pack, make_packs
 from .storage import PIECE, row_pieces
 
@@ -28,13 +28,16 @@ class Basis:
 
     Attributes:
         matrices: see above.
+        alone: whether each tensor is a group of its own.
     """
 
     def __init__(
         self, matrices: list[Tensor | None], of: Sequence[int], groups: int, k: int, kernels: Kernels
     ) -> None:
         self.matrices = matrices
+        self.alone = len(set(of)) == len(of)
         self._of, self._groups, self._k, self._kernels = of, groups, k, kernels
+        self._device = next((matrix.device for matrix in matrices if matrix is not None), torch.device("cpu"))
         self._packs = make_packs(self.matrices, of, kernels) if isinstance(kernels, FusedKernels) else []
 
     def inner(self, vectors: Vectors) -> Tensor:
@@ -53,12 +56,46 @@ class Basis:
         for pack in packs:
             pack.add_inner(sums, next(rows), vectors)
         for i, vector in singles:
-            own = sums[self._of[i]]
+            own = sums[self._of[i], k if self.matrices[i] is None else 0 :]
             for _, part, piece in _pieces(vector, None if self.matrices[i] is None else rows):
-                inner, squared = self._kernels.inner(piece, part)
-                own[k] += squared
-                if inner is not None:
-                    own[:k] += inner
+                own += self._kernels.inner(piece, part)
+        return sums
+
+    def project_(self, vectors: Vectors) -> Tensor:
+        """Remove the vectors' components along the rows, one tensor after another, while a cache still has it.
+
+        That takes fewer bytes from memory than all products first; it is for groups that are :attr:`alone`.
+
+        Args:
+            vectors: as above; those with a product that is not finite are left as they are.
+
+        Returns:
+            As :meth:`inner`, of the vectors as they were.
+        """
+        k = self._k
+        sums = torch.zeros(self._groups, k + 1, dtype=torch.float64, device=_device(vectors))
+        packs = [pack for pack in self._packs if pack.takes(vectors)]
+        singles, rows = self._rest(packs, vectors, without_rows=True, twice=True)
+        for pack in packs:
+            own = next(rows)
+            pack.add_inner(sums, own, vectors)
+            pack.subtract_(vectors, own, finite_or_zero(sums[:, :k]), None)
+        for i, vector in singles:
+            flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
+            own, length = sums[self._of[i]], flat.numel()
+            if self.matrices[i] is None:
+                for _, part, _ in _pieces(flat, None):
+                    own[k:] += self._kernels.inner(None, part)
+            elif 0 < length <= self._piece(flat.device):
+                own += self._kernels.project_(flat, next(rows))
+            else:  # the products of all pieces come before the first is changed
+                for _, part, piece in _pieces(flat, rows):
+                    own += self._kernels.inner(piece, part)
+                weights = finite_or_zero(own[:k]).float()
+                for start, part, piece in _pieces(flat, rows):
+                    if piece is not None:
+                        self._kernels.subtract_(part, piece, weights, None, start)
+            _give_back(flat, vector)
         return sums
 
     def exact_inner(
@@ -122,30 +159,49 @@ class Basis:
         singles, rows = self._rest(packs, vectors, offsets)
         for pack in packs:
             pack.subtract_(vectors, next(rows), coefficients, scales)
+        weights = coefficients.to(_device(vectors), torch.float32)
         for i, vector in singles:
             flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
-            own = coefficients[self._of[i]].to(vector.device, torch.float32)
             for start, part, piece in _pieces(flat, rows):
                 if piece is not None:
-                    self._kernels.subtract_(part, piece, own, scales[i] if scales else None, start)
-            if flat.data_ptr() != vector.data_ptr():
-                vector.copy_(flat.view_as(vector))
+                    self._kernels.subtract_(part, piece, weights[self._of[i]], scales[i] if scales else None, start)
+            _give_back(flat, vector)
 
     def _rest(
-        self, packs: list[Pack], vectors: Vectors, offsets: Sequence[int] | None = None, without_rows: bool = False
+        self,
+        packs: list[Pack],
+        vectors: Vectors,
+        offsets: Sequence[int] | None = None,
+        without_rows: bool = False,
+        twice: bool = False,
     ) -> tuple[list[tuple[int, Tensor]], Iterator[Tensor]]:
-        """Numbers and vectors of what is taken one by one, and the rows of the packs and then of these."""
+        """Numbers and vectors of what is taken one by one, and the rows of the packs and then of these.
+
+        With ``twice``, rows of more than one piece come a second time before the next ones.
+        """
+        device = _device(vectors)
         taken = {i for pack in packs for i in pack.members}
         singles, used = [], [pack.rows for pack in packs]
         for i, (matrix, vector) in enumerate(zip(self.matrices, vectors, strict=True)):
             if vector is None or i in taken:
                 continue
             if matrix is not None:
-                start = offsets[i] if offsets else 0
-                used.append(matrix[:, start : start + vector.numel()])
+                start, length = offsets[i] if offsets else 0, vector.numel()
+                own = matrix if matrix.shape[1] == length else matrix[:, start : start + length]
+                used += [own, own] if twice and own.shape[1] > self._piece(device) else [own]
             if matrix is not None or without_rows:
                 singles.append((i, vector))
-        return singles, row_pieces(used, _device(vectors), self._kernels.piece)
+        return singles, row_pieces(used, device, self._piece(device))
+
+    def _piece(self, device: torch.device) -> int:
+        """How many columns are taken at a time: fewer where they have to be brought over."""
+        return self._kernels.piece if self._device == device else PIECE
+
+
+def _give_back(flat: Tensor, vector: Tensor) -> None:
+    """Write what was changed into the vector, if that was not contiguous."""
+    if flat.data_ptr() != vector.data_ptr():
+        vector.copy_(flat.view_as(vector))
 
 
 def _device(vectors: Vectors) -> torch.device:
@@ -158,5 +214,5 @@ def _pieces(vector: Tensor, rows: Iterator[Tensor] | None) -> Iterator[tuple[int
     while start < flat.numel():
         piece = None if rows is None else next(rows)
         end = start + (PIECE if piece is None else piece.shape[1])
-        yield start, flat[start:end], piece
+        yield start, flat if end - start == flat.numel() else flat[start:end], piece
         start = end

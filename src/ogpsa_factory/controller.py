@@ -92,7 +92,7 @@ class Controller:
             energy=arguments.ogpsa_energy,
             dtype=dtype,
             offload=arguments.ogpsa_offload,
-            reduce=engine.reduce,
+            reduce=None if engine.replicated else engine.reduce,
             kernels=kernels,
         )
         self.window = Window(self.references)

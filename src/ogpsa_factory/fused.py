@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels import BLOCK, InverseRoot, Kernels, Scale
+from . import formulas
+from .formulas import in_blocks
+from .kernels import BLOCK, InverseRoot, Kernels, Scale, finite_or_zero
 from .storage import PIECE
 
 
@@ -54,16 +56,37 @@ class FusedKernels(Kernels):
             self._made[key] = torch.compile(copy, dynamic=True, fullgraph=True, options=options)
         return self._made[key](rows, *operands)
 
-    def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
+    def inner(self, rows: Tensor | None, part: Tensor) -> Tensor:
         """See :meth:`Kernels.inner`."""
         if rows is None or not self._fits(rows, part, None):
             return super().inner(rows, part)
         end = _end_of_blocks(part)
-        sums = self.inner_of_blocks(rows[:, :end], part[:end]).sum(dim=1)
+        if end == part.numel():  # slices take time too
+            return self.inner_of_blocks(rows, part).sum(dim=1)
+        return self.inner_of_blocks(rows[:, :end], part[:end]).sum(dim=1) + _rest_of(rows[:, end:], part[end:])
+
+    def project_(self, part: Tensor, rows: Tensor) -> Tensor:
+        """See :meth:`Kernels.project_`."""
+        if part.dtype == torch.float64 or not self._fits(rows, part, None):
+            return super().project_(part, rows)
+        end = _end_of_blocks(part)
+        if end == part.numel():
+            rest = torch.zeros(len(rows) + 1, dtype=torch.float64, device=part.device)
+        else:
+            rest = _rest_of(rows[:, end:], part[end:])
+        sums: Tensor = self._call(formulas.project_, _rows_in_blocks(rows[:, :end]), in_blocks(part[:end]), rest)
         if end < part.numel():
-            rest = part[end:].double()
-            sums = sums + torch.cat([rows[:, end:].double().mv(rest), rest.dot(rest)[None]])
-        return sums[:-1], sums[-1]
+            super().subtract_(part[end:], rows[:, end:], finite_or_zero(sums[:-1]).float(), None, 0)
+        return sums
+
+    def mix_(self, rows: Tensor, mix: Tensor) -> None:
+        """See :meth:`Kernels.mix_`."""
+        end = _end_of_blocks(rows[0])
+        if len(rows) > MOST_IN_GRAM or not self._fits(rows, rows[0], None, always=True):
+            end = 0
+        for p in _pieces(rows[0, :end], self.piece):
+            self._call(formulas.mix_, mix, *_rows_in_blocks(rows[:, p]).unbind())
+        super().mix_(rows[:, end:], mix)
 
     def exact_inner(self, rows: Tensor, part: Tensor, scale: Scale | None, start: int) -> Tensor:
         """See :meth:`Kernels.exact_inner`."""
@@ -79,7 +102,7 @@ class FusedKernels(Kernels):
     def gram(self, rows: Tensor, scale: Scale | None, start: int) -> Tensor:
         """See :meth:`Kernels.gram`."""
         k, n = rows.shape
-        if k > MOST_IN_GRAM or scale is None or not self._fits(rows, rows[0], scale, always=True):
+        if k > MOST_IN_GRAM or not self._fits(rows, rows[0], scale, always=True):
             return _total(Kernels.gram(self, rows[:, p], scale, start + p.start) for p in _pieces(rows[0]))
         end = _end_of_blocks(rows[0])
         gram = symmetric(self.gram_of_blocks(rows[:, :end], *_ingredients(scale, start, end)).sum(dim=1))
@@ -93,8 +116,10 @@ class FusedKernels(Kernels):
             return
         end = _end_of_blocks(part)
         each = weights[:, None].expand(-1, end // BLOCK).contiguous()
-        self.subtract_from_blocks_(part[:end], rows[:, :end], each, *_ingredients(scale, start, end))
-        if end < part.numel():
+        if end == part.numel():
+            self.subtract_from_blocks_(part, rows, each, *_ingredients(scale, start, end))
+        else:
+            self.subtract_from_blocks_(part[:end], rows[:, :end], each, *_ingredients(scale, start, end))
             super().subtract_(part[end:], rows[:, end:], weights, scale, start + end)
 
     def inner_of_blocks(self, rows: Tensor, part: Tensor) -> Tensor:
@@ -107,7 +132,7 @@ class FusedKernels(Kernels):
         Returns:
             Of shape ``[k + 1, blocks]``, float64, summed in float32 within a block.
         """
-        sums: Tensor = self._call(_inner, rows, part)
+        sums: Tensor = self._call(formulas.inner, rows, part)
         return sums
 
     def exact_inner_of_blocks(
@@ -124,12 +149,12 @@ class FusedKernels(Kernels):
         Returns:
             Of shape ``[k, blocks]``, float64.
         """
-        sums: Tensor = self._call(_exact_inner, rows, part, second, numbers)
+        sums: Tensor = self._call(formulas.exact_inner, rows, part, second, numbers)
         return sums
 
     def gram_of_blocks(self, rows: Tensor, second: Tensor | None, numbers: Tensor | None) -> Tensor:
         """Products of rows with rows, see :func:`symmetric`, of shape ``[k (k + 1) / 2, blocks]``, float64."""
-        sums: Tensor = self._call(_gram, rows, second, numbers)
+        sums: Tensor = self._call(formulas.gram, rows, second, numbers)
         return sums
 
     def subtract_from_blocks_(
@@ -137,8 +162,8 @@ class FusedKernels(Kernels):
     ) -> None:
         """Subtract in place, with weights of shape ``[k, blocks]``, float32."""
         # Cut into blocks here: where a view is made in the kernel, inductor writes through it number by number.
-        cut = rows.view(len(rows), -1, BLOCK)
-        self._call(_subtract, cut, _in_blocks(part), weights, None if second is None else _in_blocks(second), numbers)
+        seconds = None if second is None else in_blocks(second)
+        self._call(formulas.subtract_, _rows_in_blocks(rows), in_blocks(part), weights, seconds, numbers)
 
     def takes(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether the operations on blocks take vectors of this kind."""
@@ -159,9 +184,15 @@ class FusedKernels(Kernels):
         return known and part.numel() >= shortest and part.device.type == self._device
 
 
-def _pieces(part: Tensor) -> Iterator[slice]:
-    """What plain kernels are given at a time, as they make temporaries."""
-    return (slice(start, start + PIECE) for start in range(0, part.numel(), PIECE))
+def _pieces(part: Tensor, length: int = PIECE) -> Iterator[slice]:
+    """What is taken at a time: by default what plain kernels are given, as they make temporaries."""
+    return (slice(start, min(start + length, part.numel())) for start in range(0, part.numel(), length))
+
+
+def _rest_of(rows: Tensor, part: Tensor) -> Tensor:
+    """:meth:`Kernels.inner` of what fills no block, float64."""
+    wide = part.double()
+    return torch.cat([rows.double().mv(wide), wide.dot(wide)[None]])
 
 
 def _total(figures: Iterator[Tensor]) -> Tensor:
@@ -190,41 +221,5 @@ def _ingredients(scale: Scale | None, start: int, end: int) -> tuple[Tensor | No
     return scale.second[start : start + end], numbers.to(scale.second.device, non_blocking=True).contiguous()
 
 
-def _in_blocks(vector: Tensor) -> Tensor:
-    return vector.view(vector.shape[0] // BLOCK, BLOCK)
-
-
-def _sum(products: Tensor) -> Tensor:
-    return products.sum(dim=1).double()
-
-
-def _scale(second: Tensor, numbers: Tensor) -> Tensor:
-    return numbers[0][:, None] / (second.float().sqrt() + numbers[1][:, None])
-
-
-def _inner(rows: Tensor, part: Tensor) -> Tensor:
-    wide = _in_blocks(part).float()
-    return torch.stack([*(_sum(_in_blocks(row).float() * wide) for row in rows.unbind()), _sum(wide * wide)])
-
-
-def _exact_inner(rows: Tensor, part: Tensor, second: Tensor | None, numbers: Tensor | None) -> Tensor:
-    wide = _in_blocks(part)
-    if second is not None and numbers is not None:
-        wide = wide.float() * _scale(_in_blocks(second), numbers)
-    wide = wide.double()
-    return torch.stack([_sum(_in_blocks(row).double() * wide) for row in rows.unbind()])
-
-
-def _gram(rows: Tensor, second: Tensor, numbers: Tensor) -> Tensor:
-    wide = [_in_blocks(row).double() for row in rows.unbind()]
-    scale = _scale(_in_blocks(second), numbers)
-    return torch.stack([_sum(a * scale * b) for i, a in enumerate(wide) for b in wide[i:]])
-
-
-def _subtract(rows: Tensor, part: Tensor, weights: Tensor, second: Tensor | None, numbers: Tensor | None) -> None:
-    total = torch.zeros((), device=part.device)
-    for row, weight in zip(rows.unbind(), weights.unbind(), strict=True):
-        total = total + row.float() * weight[:, None]
-    if second is not None and numbers is not None:
-        total = total * _scale(second, numbers)
-    part.copy_(part.float() - total)
+def _rows_in_blocks(rows: Tensor) -> Tensor:
+    return rows.view(len(rows), -1, BLOCK)

@@ -70,12 +70,13 @@ def _right(kernels: FusedKernels, device: torch.device, dtypes: tuple[torch.dtyp
     scale, weights = InverseRoot(wide.square(), 0.5, 0.1), torch.ones(2, device=device)
     results = []
     for each in (kernels, plain):
-        inner, squared = each.inner(rows, part)
-        found = [squared[None], each.gram(rows, scale, 0).flatten()]
-        found += [] if inner is None else [inner]
+        projected, mixed = part.clone(), rows.clone()
+        found = [each.inner(rows, part), each.project_(projected, rows), projected]
+        each.mix_(mixed, torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=torch.float64, device=device))
+        found += [mixed, each.reference_gram(rows), each.gram(rows, scale, 0)]
         for own in (None, scale):
             changed = part.clone()
             each.subtract_(changed, rows, weights, own, 0)
             found += [changed, each.exact_inner(rows, part, own, 0)]
-        results.append(torch.cat([figures.double() for figures in found]))
+        results.append(torch.cat([figures.double().flatten() for figures in found]))
     return torch.allclose(results[0], results[1], rtol=max(1e-4, 2 * torch.finfo(dtypes[1]).eps), atol=1e-4)

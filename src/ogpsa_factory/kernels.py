@@ -16,7 +16,7 @@ from .storage import PIECE
 Scale = Callable[[int, int], Tensor]  # elements from one number to another of a long vector, made when asked for
 Scales = Sequence[Scale | None]  # one per tensor, None for ones
 Vectors = Sequence[Tensor | None]  # one per tensor, in any shape, or None
-BLOCK = 256  # elements: over so many, compiled kernels sum in float32
+BLOCK = 1024  # elements: over so many, compiled kernels sum in float32
 _CACHED = 1 << 15  # elements: copies of so many in float64 stay in a processor's cache
 
 
@@ -48,18 +48,29 @@ class Kernels:
 
     piece = PIECE
 
-    def inner(self, rows: Tensor | None, part: Tensor) -> tuple[Tensor | None, Tensor]:
-        """``rows @ part``, and the squared norm of ``part``.
+    def inner(self, rows: Tensor | None, part: Tensor) -> Tensor:
+        """``rows @ part``, and the squared norm of ``part`` behind it.
 
         Args:
             rows: of shape ``[k, n]``, or None for no rows.
             part: of shape ``[n]``, any floating dtype.
 
         Returns:
-            Of shape ``[k]``, or None; and a scalar. Both float32 here, float64 where they are compiled.
+            Of shape ``[k + 1]``, or ``[1]`` without rows; float32 here, float64 where it is compiled.
         """
         part = part.float()
-        return None if rows is None else rows.float().mv(part), part.dot(part)
+        squared = part.dot(part)[None]
+        return squared if rows is None else torch.cat([rows.float().mv(part), squared])
+
+    def project_(self, part: Tensor, rows: Tensor) -> Tensor:
+        """``part -= rows^T rows part`` in place, or nothing where a product is not finite; arguments as above.
+
+        Returns:
+            :meth:`inner` before, float64.
+        """
+        sums = self.inner(rows, part).double()
+        self.subtract_(part, rows, finite_or_zero(sums[:-1]).float(), None, 0)
+        return sums
 
     def exact_inner(self, rows: Tensor, part: Tensor, scale: Scale | None, start: int) -> Tensor:
         """``rows diag(scale) part`` in float64 throughout.
@@ -80,6 +91,19 @@ class Kernels:
             sums += rows[:, block].double().mv(part[block].double())
         return sums
 
+    def reference_gram(self, rows: Tensor) -> Tensor:
+        """``rows rows^T`` in float64 throughout, of shape ``[k, k]``; ``rows`` of shape ``[k, n]``, any length."""
+        gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+        for piece in rows.split(self.piece, dim=1):
+            gram += self.gram(piece, None, 0)
+        return gram
+
+    def mix_(self, rows: Tensor, mix: Tensor) -> None:
+        """``rows = mix @ rows`` in place, rounding once; ``mix`` of shape ``[k, k]``, float64, rows of any length."""
+        for piece in rows.split(PIECE, dim=1):
+            for block in _blocks(piece[0]):
+                piece[:, block].copy_(mix @ piece[:, block].double())
+
     def gram(self, rows: Tensor, scale: Scale | None, start: int) -> Tensor:
         """``rows diag(scale) rows^T``, of shape ``[k, k]``, float64; arguments as above."""
         gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
@@ -98,6 +122,11 @@ class Kernels:
             part.addmv_(rows.T, weights, alpha=-1)
         else:
             part.copy_(part.float().addmv_(rows.T, weights, alpha=-1))
+
+
+def finite_or_zero(inner: Tensor) -> Tensor:
+    """Coefficients of shape ``[..., k]``, and zeros where one of the k is not finite."""
+    return torch.where(inner.isfinite().all(dim=-1, keepdim=True), inner, 0.0)
 
 
 def _blocks(part: Tensor) -> Iterator[slice]:

@@ -1,36 +1,7 @@
-"""Linear algebra that makes a basis: small dense matrices in float64, long rows piece by piece.
-
-No temporary is larger than k rows of a piece, and sums over pieces are kept in float64, so that narrow gradients lose
-nothing but their own precision.
-"""
+"""Linear algebra of small dense matrices, a batch of one per group, in float64."""
 
 import torch
 from torch import Tensor
-
-from .storage import PIECE
-
-
-def add_gram(gram: Tensor, rows: Tensor) -> None:
-    """Add ``rows rows^T`` to ``gram``.
-
-    Args:
-        gram: of shape ``[k, k]``, float64, on the CPU; changed in place.
-        rows: of shape ``[k, n]``, any floating dtype and device.
-    """
-    for piece in rows.split(PIECE, dim=1):
-        wide = piece.double()
-        gram += (wide @ wide.T).cpu()
-
-
-def mix_rows(rows: Tensor, mix: Tensor) -> None:
-    """Replace ``rows`` by ``mix @ rows``, in place, rounding once.
-
-    Args:
-        rows: of shape ``[k, n]``.
-        mix: of shape ``[k, k]``, float64.
-    """
-    for piece in rows.split(PIECE, dim=1):
-        piece.copy_(mix @ piece.double())
 
 
 def whiten(gram: Tensor) -> tuple[Tensor, Tensor]:

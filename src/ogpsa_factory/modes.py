@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .conflict import conflict_coefficients
+from .kernels import finite_or_zero
 
 
 Mode = Literal["orthogonal", "conflict", "plane"]
@@ -49,9 +50,9 @@ def plan(mode: Mode, coordinates: Tensor, inner: Tensor, aligned_scale: float = 
         ``keep`` of shape ``[groups]``, or None where every factor is one, and ``remove`` of shape ``[groups, k]``.
         A group whose gradient is not finite, or which has no direction, is left as it is.
     """
-    finite = inner.isfinite().all(dim=1)
     if mode == "orthogonal":
-        return None, torch.where(finite[:, None], inner, 0.0)
+        return None, finite_or_zero(inner)
+    finite = inner.isfinite().all(dim=1)
     coordinates = coordinates.to(inner.device)
     if mode == "plane":
         covered = finite & (coordinates.abs().amax(dim=(1, 2)) > 0)

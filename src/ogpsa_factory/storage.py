@@ -62,20 +62,20 @@ def copy_row(
 
 
 def row_pieces(matrices: Sequence[Tensor], device: torch.device, length: int) -> Iterator[Tensor]:
-    """Cut matrices into pieces of ``length`` columns, or of ``PIECE`` where they have to be brought over.
+    """Cut matrices into pieces of ``length`` columns.
 
     Args:
         matrices: each of shape ``[k, n]``, on ``device`` or on the host.
         device: where the pieces are wanted.
-        length: see above.
+        length: see above; at most ``PIECE`` where they have to be brought over.
 
     Returns:
         All pieces of the first matrix, then of the second, and so on. A piece may be overwritten once the next one has
         been asked for.
     """
     away = any(m.device != device for m in matrices)
-    length = PIECE if away else length
-    pieces = (m[:, start : start + length] for m in matrices for start in range(0, m.shape[1], length))
+    cut = ((m, start) for m in matrices for start in range(0, m.shape[1], length))
+    pieces = (m if m.shape[1] <= length else m[:, start : start + length] for m, start in cut)  # slices take time too
     if device.type == "cuda" and away:
         return _copied_ahead(pieces, max(m.shape[0] for m in matrices), matrices[0].dtype, device)
     return (piece.to(device) for piece in pieces)

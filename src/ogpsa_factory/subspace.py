@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .basis import Basis
 from .kernels import Kernels, Vectors
-from .linalg import add_gram, mix_rows, orthonormalise
+from .linalg import orthonormalise
 from .modes import Mode, Projection, plan
 from .storage import allocate, copy_row
 
@@ -86,6 +86,7 @@ class CapabilitySubspace:
         self.dtype = dtype
         self.offload = offload
         self.reduce = reduce or (lambda tensor: tensor)
+        self._whole = reduce is None
         self.kernels = kernels or Kernels()
         self.basis = Basis([], [], 0, 0, self.kernels)
         empty = torch.zeros(0, 0, 0, dtype=torch.float64)
@@ -141,7 +142,7 @@ class CapabilitySubspace:
         gram = torch.zeros(max(groups, default=-1) + 1, count, count, dtype=torch.float64)
         for group, stack in zip(groups, stacked, strict=True):
             if stack is not None:
-                add_gram(gram[group], stack)
+                gram[group] += self.kernels.reference_gram(stack).cpu()
         gram = self.reduce(gram.to(device)).cpu()
         if not torch.isfinite(gram).all():
             return False
@@ -152,7 +153,7 @@ class CapabilitySubspace:
         transform, coordinates, norms = orthonormalise(gram, max(self.tolerance, rounding), self.energy)
         for group, stack in zip(groups, stacked, strict=True):
             if stack is not None:
-                mix_rows(stack, transform[group].to(stack.device))
+                self.kernels.mix_(stack, transform[group].to(stack.device))
         self.groups = groups
         self.basis = Basis(stacked, groups, len(norms), count, self.kernels)
         self._set_coordinates(coordinates, norms, gram.sum(dim=0))
@@ -182,13 +183,14 @@ class CapabilitySubspace:
         if self.directions == 0:
             zero = torch.zeros((), dtype=torch.float64)
             return Projection(zero, zero, zero.new_zeros(0), None)
-        inner, squared = self._inner_products(gradients)
+        in_one_go = change and self._whole and self.mode == "orthogonal" and self.basis.alone
+        inner, squared = self._inner_products(gradients, project=in_one_go)
         keep, remove = plan(self.mode, self.coordinates, inner, self.aligned_scale)
         removed = remove.square().sum(dim=1)
         if keep is not None:  # || (1 - keep) g + U remove ||^2
             lost = 1 - keep
             removed = removed + lost.square() * squared + 2 * lost * (inner * remove).sum(dim=1).nan_to_num()
-        if change:
+        if change and not in_one_go:
             for group, gradient in zip(self.groups or (), gradients, strict=True):
                 if gradient is not None and keep is not None:
                     gradient.mul_(keep[group].to(gradient.device))
@@ -248,11 +250,14 @@ class CapabilitySubspace:
         self.gram = gram
         self.scaled = coordinates * norms[:, None, :]  # moves to the gradients' device at first use, and stays
 
-    def _inner_products(self, gradients: Gradients) -> tuple[Tensor, Tensor]:
-        """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``."""
+    def _inner_products(self, gradients: Gradients, project: bool = False) -> tuple[Tensor, Tensor]:
+        """Coefficients ``U^T g`` of shape ``[groups, k]`` and squared norms of the gradient, of shape ``[groups]``.
+
+        With ``project``, the component that they are of is removed in the same go.
+        """
         if len(gradients) != len(self.basis.matrices):
             raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis.matrices)}.")
-        sums = self.reduce(self.basis.inner(gradients))
+        sums = self.basis.project_(gradients) if project else self.reduce(self.basis.inner(gradients))
         return sums[:, :-1], sums[:, -1]
 
     def _reference_inner(self, inner: Tensor) -> Tensor:

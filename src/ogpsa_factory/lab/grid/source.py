@@ -19,10 +19,10 @@ LIBRARIES = (
 )
 _PACKAGE = Path(__file__).parents[2]
 _PLUGIN = (
-    *("arguments.py", "basis.py", "checkpoint.py", "conflict.py", "controller.py", "coverage.py", "fused.py"),
-    *("grouping.py", "kernel_choice.py", "kernels.py", "linalg.py", "merge.py", "metric.py", "metrics.py"),
-    *("modes.py", "packs.py", "reference.py", "released.py", "schedule.py", "span.py", "step.py", "storage.py"),
-    *("subspace.py", "validation.py", "engines/*.py", "llamafactory/*.py"),
+    *("arguments.py", "basis.py", "checkpoint.py", "conflict.py", "controller.py", "coverage.py"),
+    *("formulas.py", "fused.py", "grouping.py", "kernel_choice.py", "kernels.py", "linalg.py", "merge.py"),
+    *("metric.py", "metrics.py", "modes.py", "packs.py", "reference.py", "released.py", "schedule.py", "span.py"),
+    *("step.py", "storage.py", "subspace.py", "validation.py", "engines/*.py", "llamafactory/*.py"),
 )
 _WORLD = (
     *("lab/build.py", "lab/datasets.py", "lab/evaluate.py", "lab/losses.py", "lab/model.py", "lab/preferences.py"),
