@@ -8,6 +8,8 @@ highest point while gradients are computed; both are OGPSA minus naive on the fu
 left out of the latter: DeepSpeed's takes more room for itself than a backward pass does, and would hide a part of what
 a refresh takes. On CPUs it is the resident set, sampled every millisecond, in which the allocator's own habits show;
 on GPUs what PyTorch counts.
+
+Both runs compile the projection's kernels: what the compiler takes for itself, once per process, is told apart.
 """
 
 import argparse
@@ -30,6 +32,8 @@ from ogpsa_factory.arguments import OGPSAArguments
 from ogpsa_factory.controller import Controller
 from ogpsa_factory.engines.select import select_engine
 from ogpsa_factory.footprint.memory import predict
+from ogpsa_factory.fused import FusedKernels
+from ogpsa_factory.kernel_choice import choose_kernels
 from ogpsa_factory.reference import BatchSize, make_reference_set
 
 
@@ -139,6 +143,12 @@ def train(engine: str, method: str, folder: Path, kind: str) -> None:
         ids = torch.tensor([feature["input_ids"] for feature in features], device=device)
         return wrapped(input_ids=ids, labels=ids).loss
 
+    gauge = Gauge(device)
+    before = gauge.now()
+    kernels = choose_kernels("fused", 0, device, (torch.float32, torch.float32), lambda here: here)
+    assert isinstance(kernels, FusedKernels)
+    compiler = gauge.now() - before
+
     controller = None
     if method == "ogpsa":
         arguments = OGPSAArguments(
@@ -160,8 +170,8 @@ def train(engine: str, method: str, folder: Path, kind: str) -> None:
             log=lambda figures: None,
             progress=lambda count: nullcontext(lambda done: None),
         )
-    gauge, highest = Gauge(device), 0
     gauge.highest()
+    highest = 0
     for step in range(STEPS):
         if controller:
             controller.on_step_begin(step)
@@ -183,7 +193,7 @@ def train(engine: str, method: str, folder: Path, kind: str) -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         gauge.highest()
-    result = {"after": gauge.now(), "highest": highest, "shapes": shapes, "units": layers}
+    result = {"after": gauge.now(), "highest": highest, "shapes": shapes, "units": layers, "compiler": compiler}
     result["basis"] = controller.subspace.nbytes if controller else 0
     (folder / f"{method}-{rank}.json").write_text(json.dumps(result))
     dist.barrier()
@@ -219,6 +229,7 @@ def measure(engine: str, ranks: int, device: str) -> dict[str, object]:
         "basis_predicted": (predicted.device.subspace + predicted.host.subspace) / MEGABYTE,
         "between": max(ogpsa["after"] - naive["after"] for naive, ogpsa in pairs) / MEGABYTE,
         "between_predicted": sum(place.steady for place in places) / MEGABYTE,
+        "compiler": max(ogpsa["compiler"] for _, ogpsa in pairs) / MEGABYTE,
         "refresh": max(ogpsa["highest"] - naive["highest"] for naive, ogpsa in pairs) / MEGABYTE,
         "refresh_predicted": sum(place.refresh for place in places) / MEGABYTE,
     }

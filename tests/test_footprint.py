@@ -15,6 +15,7 @@ from ogpsa_factory.footprint import ENGINES, predict
 from ogpsa_factory.footprint.engines import SIZES
 from ogpsa_factory.footprint.model import read_parameters
 from ogpsa_factory.footprint.settings import Tuning, read_settings
+from ogpsa_factory.kernel_choice import WORTH_COMPILING
 from ogpsa_factory.storage import PIECE
 
 
@@ -185,6 +186,16 @@ def test_precision() -> None:
     assert (wide.device.gradients, wide.subspace_dtype) == (4 * 19, "bfloat16")
     assert {precision for _, precision in SIZES} == {"mixed", "pure", "float32"}
     assert {family for family, _ in SIZES} == {facts.family for facts in ENGINES.values()}
+
+
+def test_buffers_of_short_tensors_are_counted_where_kernels_are_compiled() -> None:
+    long = (WORTH_COMPILING,)
+    assert predict([long, (8,)], "ddp", 1, 1).device.packs == predict([(8,), (8,)], "ddp", 1, 1).device.packs == 0
+    found = predict([long, (8,), (9,)], "ddp", 1, 1).device
+    assert found.packs == 4 * PIECE and found.steady == found.subspace + found.packs
+    assert found.refresh == 2 * found.subspace + found.packs + found.pieces
+    prepared = predict([long, (8,), (9,)], "zero2-offload", 1, 1, precision="float32", project="preconditioned")
+    assert (prepared.host.packs, prepared.device.packs) == (8 * PIECE, 0)
 
 
 def test_subspace_dtype_and_offload() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from ..errors import OGPSAError
+from ..fused import SHORT
+from ..kernel_choice import WORTH_COMPILING
 from ..storage import PIECE
 from ..subspace import MAX_DIRECTIONS
 from .engines import ENGINES, SIZES, Cut, Precision, Project
@@ -31,6 +33,7 @@ class Memory:
         subspace: the basis, k numbers per local element.
         rounding: what PyTorch's allocator of pinned memory adds to the basis: it rounds up to powers of two.
         buffers: pieces of an offloaded basis on their way to the device.
+        packs: where compiled kernels take short tensors side by side; in ``preconditioned`` their second moments too.
         accumulators: during a refresh, the float32 sum of one direction where the engine's gradients cannot be it.
         pieces: temporaries in float64, during a refresh and where steps are projected or measured.
         copy: on logged steps, the weights before the step, by which it is measured; at no other time, and never during
@@ -43,6 +46,7 @@ class Memory:
     subspace: int = 0
     rounding: int = 0
     buffers: int = 0
+    packs: int = 0
     accumulators: int = 0
     pieces: int = 0
     copy: int = 0
@@ -55,12 +59,13 @@ class Memory:
     @property
     def steady(self) -> int:
         """What OGPSA adds between two refreshes."""
-        return self.subspace + self.rounding + self.buffers
+        return self.subspace + self.rounding + self.buffers + self.packs
 
     @property
     def refresh(self) -> int:
         """What OGPSA adds at the peak of a refresh: the previous basis stays until the new one is accepted."""
-        return 2 * (self.subspace + self.rounding) + self.accumulators + max(self.pieces, self.buffers)
+        kept = 2 * (self.subspace + self.rounding) + self.packs
+        return kept + self.accumulators + max(self.pieces, self.buffers)
 
     @property
     def peak(self) -> int:
@@ -153,6 +158,8 @@ def predict(
     if offload and not projected.host:
         host.rounding = sum(_power_of_two(width * size) - width * size for size in local_sizes)
         device.buffers = 2 * width * PIECE
+    if elements >= WORTH_COMPILING and sum(0 < size < SHORT for size in local_sizes) > 1:
+        (host if projected.host else device).packs = PIECE * (gradient_bytes + 4 * (project == "preconditioned"))
     if not facts.accumulates or gradient_bytes < 4:
         (host if projected.host else device).accumulators = 4 * elements
     stepped = facts.stepped
