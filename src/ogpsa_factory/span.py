@@ -62,9 +62,5 @@ class Span:
                     total += part.double().square().sum()
         return self._engine.reduce_weights(total)
 
-    def of_references(self, inner: Tensor) -> Tensor:
-        """Inner products with the reference gradients, of shape ``[k]``, from those with the basis."""
-        return torch.einsum("grk,gr->k", self._subspace.scaled.to(inner.device), inner)
-
     def _device(self, vectors: Gradients) -> torch.device:
         return next((v.device for v in vectors if v is not None), self._engine.device)

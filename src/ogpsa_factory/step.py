@@ -158,7 +158,7 @@ class StepProjection:
             if before is not None and now is not None:
                 torch.sub(now.to(before.device), before, out=before)
         norm = self._span.squared_distance(step).sqrt()
-        return RealisedStep(norm, self._span.of_references(self._span.inner(step)), projection)
+        return RealisedStep(norm, self._subspace.reference_inner(self._span.inner(step)), projection)
 
     def _project(self) -> Projection | None:
         projection, scales = None, self._scales()
@@ -187,7 +187,7 @@ class StepProjection:
         removed = torch.einsum("gi,gij,gj->", remove, squares, remove).clamp_min(0).sqrt()
         norm = self._span.squared_distance(weights, self._start).sqrt()
         inner = self._span.inner(self._start or []).to(there.device) - there
-        return Projection(norm, removed, self._span.of_references(inner), None)
+        return Projection(norm, removed, self._subspace.reference_inner(inner), None)
 
     def _project_momentum(self, scales: Scales | None = None) -> None:
         """Make of the first moment what a step along it would become if it were projected.

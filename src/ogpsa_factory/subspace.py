@@ -198,13 +198,18 @@ class CapabilitySubspace:
         after = None
         if measure:
             inner_after, squared_after = self._inner_products(gradients)
-            after = squared_after.sum().sqrt(), self._reference_inner(inner_after)
+            after = squared_after.sum().sqrt(), self.reference_inner(inner_after)
         return Projection(
             norm=squared.sum().sqrt(),
             removed=removed.sum().clamp_min(0).sqrt(),
-            inner=self._reference_inner(inner),
+            inner=self.reference_inner(inner),
             after=after,
         )
+
+    def reference_inner(self, inner: Tensor) -> Tensor:
+        """Inner products with the references, of shape ``[k]``, from those with the basis, of shape ``[groups, k]``."""
+        self.scaled = self.scaled.to(inner.device)
+        return torch.einsum("grk,gr->k", self.scaled, inner)
 
     def blank_tensors(self) -> list[int]:
         """Indices of the tensors on which every direction is zero; empty without a subspace."""
@@ -259,7 +264,3 @@ class CapabilitySubspace:
             raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis.matrices)}.")
         sums = self.basis.project_(gradients) if project else self.reduce(self.basis.inner(gradients))
         return sums[:, :-1], sums[:, -1]
-
-    def _reference_inner(self, inner: Tensor) -> Tensor:
-        self.scaled = self.scaled.to(inner.device)
-        return torch.einsum("grk,gr->k", self.scaled, inner)
