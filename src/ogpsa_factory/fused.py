@@ -3,7 +3,7 @@
 The plain ones convert what is not float32 in passes of their own, in buffers that leave the cache (docs/cost.md has
 what that costs). Inductor makes C++ of these for CPUs and Triton for GPUs.
 
-Rounding: products are summed in float32 over blocks of 256 elements, and blocks in float64, where the plain kernels
+Rounding: products are summed in float32 over blocks of 1,024 elements, and blocks in float64, where the plain kernels
 sum up to 2^20 in float32. Figures that are asked for in float64 are summed in float64; elements of a scale are rounded
 to float32 in either. What the two paths give differs by less than the rounding of a float32 sum (tests/test_fused.py).
 """

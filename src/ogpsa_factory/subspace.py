@@ -207,7 +207,7 @@ class CapabilitySubspace:
         )
 
     def reference_inner(self, inner: Tensor) -> Tensor:
-        """Inner products with the references, of shape ``[k]``, from those with the basis, of shape ``[groups, k]``."""
+        """Inner products with the references, of shape ``[k]``, from those with the basis, ``[groups, k]``."""
         self.scaled = self.scaled.to(inner.device)
         return torch.einsum("grk,gr->k", self.scaled, inner)
 
