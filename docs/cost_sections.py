@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scaling
 
-from ogpsa_factory.fused import SHORT
+from ogpsa_factory.fused import SHORT, FusedKernels
 from ogpsa_factory.kernel_choice import WORTH_COMPILING
 from ogpsa_factory.results.drawing import COLOURS, MARKERS, add_legend, new_figure, save
 
@@ -211,7 +211,8 @@ def prediction_section() -> str:
     share = largest["fused"]["of_limit"]
     footprint = scaling.predict(scaling.shapes("7B"), "zero2", GPUS, 2, precision="mixed")
     # ZeRO-2 divides one long vector of all tensors: a rank has an eighth of them, nearly all of these whole.
-    long = sum(shape.numel() >= SHORT for shape in scaling.shapes("7B"))
+    sizes = [shape.numel() for shape in scaling.shapes("7B")]
+    long = sum(-(-size // FusedKernels.piece) for size in sizes if size >= SHORT)
     moved, calls = scaling.moved(footprint), 2 * (1 + long / GPUS)
     projection = moved / (share * scaling.BANDWIDTH) + _fit("bfloat16")[0] * calls
     # Copying k gradients, their Gram matrix and mixing them: 5 k numbers an element, where a projection takes 2 k + 3.

@@ -196,6 +196,8 @@ def test_buffers_of_short_tensors_are_counted_where_kernels_are_compiled() -> No
     assert found.refresh == 2 * found.subspace + found.packs + found.pieces
     prepared = predict([long, (8,), (9,)], "zero2-offload", 1, 1, precision="float32", project="preconditioned")
     assert (prepared.host.packs, prepared.device.packs) == (8 * PIECE, 0)
+    mixed = predict([long, (8,), (9,)], "zero2", 1, 1, project="update").device
+    assert mixed.packs == (2 + 4) * PIECE, "gradients of 16 bits, weights of 32"
 
 
 def test_subspace_dtype_and_offload() -> None:

@@ -55,7 +55,9 @@ def test_products_and_moves_agree(kernels, k, rows_dtype, part_dtype):
 
         unit = (truth / truth.norm(dim=1, keepdim=True)).to(rows_dtype)
         projected = part.clone()
-        assert close(kernels.project_(projected, unit)[:-1], unit.double() @ wide, wide.norm(), 1e-6)
+        sums = kernels.project_(projected, unit)
+        assert close(sums[:-1], unit.double() @ wide, wide.norm(), 1e-6)
+        assert close(sums[-1], wide @ wide, wide @ wide, 1e-6)
         expected = wide - unit.double().T @ (unit.double() @ wide)
         step = max(torch.finfo(part_dtype).eps, 1e-6)
         assert ((projected.double() - expected).abs() <= wide.abs() * step + wide.norm() * 1e-6).all()
@@ -112,17 +114,31 @@ def test_a_number_that_is_not_finite_shows(kernels):
     assert not kernels.project_(part[:-1], rows[:, :-1]).isfinite().any() and torch.equal(part, before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_a_basis_is_made_of_agrees(kernels, dtype):
-    """Rows that are almost the same, of a length that no block divides."""
-    rows, part, _ = problem(2, fused.SHORT + 77, dtype, torch.float32)
+@pytest.mark.parametrize("length", [fused.SHORT + 77, fused.SHORT])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_a_basis_is_made_of_agrees(kernels, dtype, length):
+    """Rows that are almost the same, of a length that blocks divide or do not."""
+    rows, part, _ = problem(2, length, dtype, torch.float32)
     rows[1] = rows[0] + 1e-2 * part.to(dtype)
-    truth = rows.double()
+    truth = rows.to(torch.float64, copy=True)
     assert torch.allclose(kernels.reference_gram(rows), truth @ truth.T, rtol=1e-12)
     mix = torch.tensor([[1e-2, 1e-3], [-97.0, 98.0]], dtype=torch.float64)
     kernels.mix_(rows, mix)
-    eps = torch.finfo(dtype).eps
+    eps = max(torch.finfo(dtype).eps, 1e-10)
     assert torch.allclose(rows.double(), mix @ truth, rtol=eps, atol=1e-3 * eps)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("length", [0, BLOCK, fused._SHORTEST, fused._SHORTEST + 3])
+def test_lengths_that_a_gpu_takes_whole(compiled, length):
+    """On a device without numbers: what is computed of an empty rest there, nothing on a CPU would show."""
+    kernels = fused.FusedKernels(torch.device("meta")) if compiled else Kernels()
+    if compiled:
+        kernels._call = lambda function, *operands: function(*operands)
+    rows = torch.empty(2, length, device="meta")
+    assert kernels.reference_gram(rows).shape == (2, 2)
+    kernels.mix_(rows, torch.empty(2, 2, dtype=torch.float64, device="meta"))
+    assert kernels.project_(torch.empty(length, device="meta"), rows).shape == (3,)
 
 
 @pytest.mark.parametrize("granularity", ["parameter", "global"])

@@ -105,6 +105,28 @@ def test_a_number_that_is_not_finite_stays_in_its_group(kernels):
     assert all(torch.equal(a, b) for i, (a, b) in enumerate(zip(gradient, clean, strict=True)) if i != 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_tensor_by_tensor_is_the_same_packed(kernels, dtype, monkeypatch):
+    """One is longer than a piece, one lies across, one has a number that is not finite, one is reached by no row."""
+    monkeypatch.setattr(FusedKernels, "piece", SHORT // 2)
+    results = []
+    for own in (kernels, Kernels()):
+        basis = Basis(matrices(3, without=(1,)), list(range(len(SHAPES))), len(SHAPES), 3, own)
+        for matrix in basis.matrices:
+            if matrix is not None:  # so that projections are not larger than what is projected
+                matrix /= matrix.norm(dim=1, keepdim=True) * 2
+        gradient = vectors(9, dtype, without=(2,))
+        gradient[4] = gradient[4].T.contiguous().T
+        gradient[6][0, 0] = float("nan")
+        before = [None if g is None else g.clone() for g in gradient]
+        sums = basis.project_(gradient)
+        assert torch.equal(gradient[6].nan_to_num(7), before[6].nan_to_num(7)) and torch.equal(gradient[1], before[1])
+        assert not torch.equal(gradient[4], before[4]) and not torch.equal(gradient[5], before[5])
+        results.append([sums.nan_to_num(7), *(g.nan_to_num(7).double() for g in gradient if g is not None)])
+    eps = max(torch.finfo(dtype).eps, 1e-6)
+    assert all(torch.allclose(a, b, rtol=2 * eps, atol=1e-4) for a, b in zip(*results, strict=True))
+
+
 def test_what_one_pack_leaves_behind_does_not_show_in_the_next(kernels):
     """They share a buffer, and tensors end before their last block does."""
     shapes = [(BLOCK - 3,)] * (2 * PIECE // BLOCK)

@@ -45,7 +45,7 @@ def measure(sizes: list[str], device: torch.device, rounds: int) -> dict[str, An
             for k in DIRECTIONS:
                 for granularity in ("parameter", "global"):
                     if granularity == "global" and k != 2:
-                        continue  # it takes the same passes; one number of directions shows that
+                        continue  # all products first, as where gradients are sharded; one k shows what that costs
                     cells.append(_cell(size, dtype, k, granularity, device, rounds, kernels))
                     print(_line(cells[-1]), flush=True)
     return {"cells": cells, **machine(device)}
@@ -98,7 +98,7 @@ def _cell(
         **cell,
         "fits": True,
         "tensors": len(tensors),
-        "calls": _calls([shape.numel() for shape in tensors]),
+        "calls": _calls([shape.numel() for shape in tensors], granularity),
         "bytes": moved,
         "limit": limit,
         "gb_s": bandwidth.summary(),
@@ -106,10 +106,13 @@ def _cell(
     }
 
 
-def _calls(sizes: list[int]) -> int:
-    """How many vectors compiled kernels are called with: long tensors, and packs of short ones."""
-    short = [size for size in sizes if size < SHORT]
-    return len(sizes) - len(short) + -(-sum(short) // PIECE)
+def _calls(sizes: list[int], granularity: str) -> int:
+    """How many times compiled kernels are called: once where one does both halves, else for each half and piece."""
+    length = FusedKernels.piece
+    short = sum(size for size in sizes if size < SHORT)
+    whole = [size for size in sizes if SHORT <= size <= length and granularity == "parameter"]
+    pieces = sum(-(-size // length) for size in sizes if size >= SHORT) - len(whole)
+    return len(whole) + 2 * (pieces + -(-short // PIECE))
 
 
 def _free(device: torch.device) -> int:

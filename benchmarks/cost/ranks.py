@@ -47,7 +47,7 @@ def _work(rank: int, count: int, size: str, k: int, rounds: int, folder: str) ->
 
     device = torch.device("cpu")
     sizes = [-(-shape.numel() // count) for shape in shapes(size)]
-    subspace = CapabilitySubspace(reduce=summed if count > 1 else None, kernels=FusedKernels(device))
+    subspace = CapabilitySubspace(reduce=summed if count > 1 else (lambda sums: sums), kernels=FusedKernels(device))
     subspace.refresh(([torch.randn(n) for n in sizes] for _ in range(k)), k)
     target = [torch.randn(n) for n in sizes]
     seconds = []

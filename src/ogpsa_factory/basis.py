@@ -37,7 +37,7 @@ class Basis:
         self.matrices = matrices
         self.alone = len(set(of)) == len(of)
         self._of, self._groups, self._k, self._kernels = of, groups, k, kernels
-        self._device = next((matrix.device for matrix in matrices if matrix is not None), torch.device("cpu"))
+        self._devices = {matrix.device for matrix in matrices if matrix is not None}
         self._packs = make_packs(self.matrices, of, kernels) if isinstance(kernels, FusedKernels) else []
 
     def inner(self, vectors: Vectors) -> Tensor:
@@ -77,16 +77,15 @@ class Basis:
         packs = [pack for pack in self._packs if pack.takes(vectors)]
         singles, rows = self._rest(packs, vectors, without_rows=True, twice=True)
         for pack in packs:
-            own = next(rows)
-            pack.add_inner(sums, own, vectors)
-            pack.subtract_(vectors, own, finite_or_zero(sums[:, :k]), None)
+            pack.project_(sums, next(rows), vectors)
         for i, vector in singles:
             flat = vector.detach().reshape(-1)  # a copy where the vector is not contiguous
             own, length = sums[self._of[i]], flat.numel()
             if self.matrices[i] is None:
                 for _, part, _ in _pieces(flat, None):
                     own[k:] += self._kernels.inner(None, part)
-            elif 0 < length <= self._piece(flat.device):
+                continue
+            if 0 < length <= self._piece(flat.device):
                 own += self._kernels.project_(flat, next(rows))
             else:  # the products of all pieces come before the first is changed
                 for _, part, piece in _pieces(flat, rows):
@@ -195,7 +194,7 @@ class Basis:
 
     def _piece(self, device: torch.device) -> int:
         """How many columns are taken at a time: fewer where they have to be brought over."""
-        return self._kernels.piece if self._device == device else PIECE
+        return self._kernels.piece if self._devices <= {device} else PIECE
 
 
 def _give_back(flat: Tensor, vector: Tensor) -> None:

@@ -57,12 +57,14 @@ def mix_(mix: Tensor, *rows: Tensor) -> None:
     one, as inductor copies what is changed in parts.
     """
     exact = torch.float64 if rows[0].dtype.itemsize > 2 else torch.float32
-    wide = [row.to(exact) for row in rows]
-    for own, weights in zip(rows, mix.to(exact).unbind(), strict=True):
+    mixed = []
+    for weights in mix.to(exact).unbind():
         total = torch.zeros((), dtype=exact, device=mix.device)
-        for row, weight in zip(wide, weights.unbind(), strict=True):
-            total = total + weight * row
-        own.copy_(total)
+        for row, weight in zip(rows, weights.unbind(), strict=True):
+            total = total + weight * row.to(exact)
+        mixed.append(total)
+    for row, total in zip(rows, mixed, strict=True):
+        row.copy_(total)
 
 
 def project_(rows: Tensor, part: Tensor, rest: Tensor) -> Tensor:

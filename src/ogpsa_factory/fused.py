@@ -23,7 +23,7 @@ from .storage import PIECE
 
 _SHORTEST = 1 << 15  # elements: below, a call of a compiled kernel takes longer than the plain operations
 SHORT = 1 << 17  # the same where these are one each, and convert nothing
-MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop
+MOST_IN_GRAM = 4  # rows: their k (k + 1) / 2 products are all sums of one loop, and k * k terms make k rows anew
 
 
 class FusedKernels(Kernels):
@@ -86,7 +86,8 @@ class FusedKernels(Kernels):
             end = 0
         for p in _pieces(rows[0, :end], self.piece):
             self._call(formulas.mix_, mix, *_rows_in_blocks(rows[:, p]).unbind())
-        super().mix_(rows[:, end:], mix)
+        if end < rows.shape[1]:
+            super().mix_(rows[:, end:], mix)
 
     def exact_inner(self, rows: Tensor, part: Tensor, scale: Scale | None, start: int) -> Tensor:
         """See :meth:`Kernels.exact_inner`."""

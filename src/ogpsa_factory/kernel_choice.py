@@ -72,7 +72,7 @@ def _right(kernels: FusedKernels, device: torch.device, dtypes: tuple[torch.dtyp
     for each in (kernels, plain):
         projected, mixed = part.clone(), rows.clone()
         found = [each.inner(rows, part), each.project_(projected, rows), projected]
-        each.mix_(mixed, torch.tensor([[1.0, 0.5], [0.0, 2.0]], dtype=torch.float64, device=device))
+        each.mix_(mixed, torch.tensor([[1.0, 0.5], [-0.7, 2.0]], dtype=torch.float64, device=device))
         found += [mixed, each.reference_gram(rows), each.gram(rows, scale, 0)]
         for own in (None, scale):
             changed = part.clone()

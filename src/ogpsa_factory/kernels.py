@@ -1,4 +1,4 @@
-"""What is computed of one piece of long vectors: in plain PyTorch here, the reference for :mod:`ogpsa_factory.fused`.
+"""What is computed of long vectors: in plain PyTorch here, the reference for :mod:`ogpsa_factory.fused`.
 
 Sums are taken in float32 over at most ``PIECE`` elements, or in float64 throughout where figures that are nearly equal
 will be subtracted.
@@ -94,12 +94,12 @@ class Kernels:
     def reference_gram(self, rows: Tensor) -> Tensor:
         """``rows rows^T`` in float64 throughout, of shape ``[k, k]``; ``rows`` of shape ``[k, n]``, any length."""
         gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-        for piece in rows.split(self.piece, dim=1):
-            gram += self.gram(piece, None, 0)
+        for start in range(0, rows.shape[1], self.piece):
+            gram += self.gram(rows[:, start : start + self.piece], None, 0)
         return gram
 
     def mix_(self, rows: Tensor, mix: Tensor) -> None:
-        """``rows = mix @ rows`` in place, rounding once; ``mix`` of shape ``[k, k]``, float64, rows of any length."""
+        """``rows = mix @ rows`` in place, in float64; ``mix`` of shape ``[k, k]``, float64, rows of any length."""
         for piece in rows.split(PIECE, dim=1):
             for block in _blocks(piece[0]):
                 piece[:, block].copy_(mix @ piece[:, block].double())
@@ -120,6 +120,8 @@ class Kernels:
             part -= rows.T.mv(weights).mul_(scale(start, start + part.numel()))
         elif part.dtype == torch.float32:
             part.addmv_(rows.T, weights, alpha=-1)
+        elif part.dtype == torch.float64:
+            part -= rows.T.mv(weights)
         else:
             part.copy_(part.float().addmv_(rows.T, weights, alpha=-1))
 
@@ -131,5 +133,5 @@ def finite_or_zero(inner: Tensor) -> Tensor:
 
 def _blocks(part: Tensor) -> Iterator[slice]:
     """Cut a piece so that what is computed from it in float64 stays in a processor's cache; a GPU takes it whole."""
-    length = part.numel() if part.device.type != "cpu" else _CACHED
+    length = max(1, part.numel()) if part.device.type != "cpu" else _CACHED
     return (slice(start, start + length) for start in range(0, part.numel(), length))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .fused import MOST_IN_GRAM, SHORT, FusedKernels, symmetric
-from .kernels import BLOCK, InverseRoot, Scale, Scales, Vectors
+from .kernels import BLOCK, InverseRoot, Scale, Scales, Vectors, finite_or_zero
 from .storage import PIECE
 
 
@@ -98,9 +98,21 @@ class Pack:
         self._add(upper, self._kernels.gram_of_blocks(rows, *self._scale(like, scales)))
         gram += symmetric(upper)
 
+    def project_(self, sums: Tensor, rows: Tensor, vectors: Vectors) -> None:
+        """Add products and squares as :meth:`add_inner` does, and subtract the rows times the products, in place.
+
+        For groups that have no other members; one with a product that is not finite is left as it is.
+        """
+        flat = self._gather(vectors)
+        self._add(sums, self._kernels.inner_of_blocks(rows, flat))
+        self._move(flat, vectors, rows, finite_or_zero(sums[:, :-1]), None)
+
     def subtract_(self, vectors: Vectors, rows: Tensor, coefficients: Tensor, scales: Scales | None) -> None:
         """Subtract the rows, scaled, times coefficients of shape ``[groups, k]``, in place."""
-        flat = self._gather(vectors)
+        self._move(self._gather(vectors), vectors, rows, coefficients, scales)
+
+    def _move(self, flat: Tensor, vectors: Vectors, rows: Tensor, coefficients: Tensor, scales: Scales | None) -> None:
+        """Subtract from the vectors side by side, and bring them back."""
         self._group_of_block = self._group_of_block.to(flat.device)
         weights = coefficients.to(flat.device, torch.float32).T[:, self._group_of_block].contiguous()
         self._kernels.subtract_from_blocks_(flat, rows, weights, *self._scale(vectors, scales))

@@ -206,11 +206,6 @@ class CapabilitySubspace:
             after=after,
         )
 
-    def reference_inner(self, inner: Tensor) -> Tensor:
-        """Inner products with the references, of shape ``[k]``, from those with the basis, ``[groups, k]``."""
-        self.scaled = self.scaled.to(inner.device)
-        return torch.einsum("grk,gr->k", self.scaled, inner)
-
     def blank_tensors(self) -> list[int]:
         """Indices of the tensors on which every direction is zero; empty without a subspace."""
         tensors = enumerate(self.basis.matrices) if self.directions else ()
@@ -264,3 +259,8 @@ class CapabilitySubspace:
             raise ValueError(f"{len(gradients)} gradients were given, the subspace has {len(self.basis.matrices)}.")
         sums = self.basis.project_(gradients) if project else self.reduce(self.basis.inner(gradients))
         return sums[:, :-1], sums[:, -1]
+
+    def reference_inner(self, inner: Tensor) -> Tensor:
+        """Inner products with the references, of shape ``[k]``, from those with the basis, ``[groups, k]``."""
+        self.scaled = self.scaled.to(inner.device)
+        return torch.einsum("grk,gr->k", self.scaled, inner)

@@ -33,7 +33,8 @@ class Memory:
         subspace: the basis, k numbers per local element.
         rounding: what PyTorch's allocator of pinned memory adds to the basis: it rounds up to powers of two.
         buffers: pieces of an offloaded basis on their way to the device.
-        packs: where compiled kernels take short tensors side by side; in ``preconditioned`` their second moments too.
+        packs: where compiled kernels take short tensors side by side: gradients, on logged and projected steps
+            weights, and in ``preconditioned`` second moments.
         accumulators: during a refresh, the float32 sum of one direction where the engine's gradients cannot be it.
         pieces: temporaries in float64, during a refresh and where steps are projected or measured.
         copy: on logged steps, the weights before the step, by which it is measured; at no other time, and never during
@@ -158,13 +159,15 @@ def predict(
     if offload and not projected.host:
         host.rounding = sum(_power_of_two(width * size) - width * size for size in local_sizes)
         device.buffers = 2 * width * PIECE
-    if elements >= WORTH_COMPILING and sum(0 < size < SHORT for size in local_sizes) > 1:
-        (host if projected.host else device).packs = PIECE * (gradient_bytes + 4 * (project == "preconditioned"))
     if not facts.accumulates or gradient_bytes < 4:
         (host if projected.host else device).accumulators = 4 * elements
     stepped = facts.stepped
     masters = 4 if facts.family.startswith("zero") else trained_size  # DeepSpeed's optimizer steps float32
     (host if stepped.host else device).copy = masters * sum(_pieces(trained, stepped.cut, world_size, units))
+    if elements >= WORTH_COMPILING and sum(0 < size < SHORT for size in local_sizes) > 1:
+        for there, size in {(projected.host, gradient_bytes), (stepped.host, masters)}:
+            (host if there else device).packs += PIECE * size
+        (host if stepped.host else device).packs += 4 * PIECE * (project == "preconditioned")
     groups = len(trained) if groups is None else groups
     shared = (facts.cut if project == "gradient" else stepped.cut) != "whole" and world_size > 1
     traffic = _numbers_sent(project, groups, directions, len(trained)) * 8 if shared else 0
