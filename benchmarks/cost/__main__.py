@@ -8,8 +8,8 @@ Each writes PART.json with every single measurement; `python docs/refresh.py` ma
 """
 
 import argparse
-import gc
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,15 +62,20 @@ def main() -> None:
     unknown = [part for part in options.parts if part not in known]
     if unknown:
         sys.exit(f"There is no part {unknown[0]}; parts are {', '.join(known)}.")
+    chosen = options.parts or list(known)
+    if len(chosen) > 1:  # in a process each, so that none finds the memory as another has left it
+        shared = ["--device", options.device, "--rounds", str(options.rounds), "--output", str(options.output)]
+        for part in chosen:
+            subprocess.run([sys.executable, str(Path(__file__).parent), part, *shared], check=True)
+        return
+    (part,) = chosen
+    print(f"== {part}", flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
-    for part in options.parts or known:
-        print(f"== {part}", flush=True)
-        path = options.output / f"{part}.json"
-        temporary = path.with_suffix(".json.part")
-        temporary.write_text(json.dumps(known[part](), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-        gc.collect()  # models and controllers know each other, and the next part needs their memory
-        print(f"wrote {path}", flush=True)
+    path = options.output / f"{part}.json"
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(json.dumps(known[part](), indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    print(f"wrote {path}", flush=True)
 
 
 if __name__ == "__main__":
