@@ -61,9 +61,8 @@ class FusedKernels(Kernels):
         if rows is None or not self._fits(rows, part, None):
             return super().inner(rows, part)
         end = _end_of_blocks(part)
-        if end == part.numel():  # slices take time too
-            return self.inner_of_blocks(rows, part).sum(dim=1)
-        return self.inner_of_blocks(rows[:, :end], part[:end]).sum(dim=1) + _rest_of(rows[:, end:], part[end:])
+        sums = self.inner_of_blocks(_head(rows, end), _head(part, end)).sum(dim=1)
+        return sums + _rest_of(rows[:, end:], part[end:]) if end < part.numel() else sums
 
     def project_(self, part: Tensor, rows: Tensor) -> Tensor:
         """See :meth:`Kernels.project_`."""
@@ -74,7 +73,8 @@ class FusedKernels(Kernels):
             rest = torch.zeros(len(rows) + 1, dtype=torch.float64, device=part.device)
         else:
             rest = _rest_of(rows[:, end:], part[end:])
-        sums: Tensor = self._call(formulas.project_, _rows_in_blocks(rows[:, :end]), in_blocks(part[:end]), rest)
+        blocks = _rows_in_blocks(_head(rows, end)), in_blocks(_head(part, end))
+        sums: Tensor = self._call(formulas.project_, *blocks, rest)
         if end < part.numel():
             super().subtract_(part[end:], rows[:, end:], finite_or_zero(sums[:-1]).float(), None, 0)
         return sums
@@ -117,10 +117,8 @@ class FusedKernels(Kernels):
             return
         end = _end_of_blocks(part)
         each = weights[:, None].expand(-1, end // BLOCK).contiguous()
-        if end == part.numel():
-            self.subtract_from_blocks_(part, rows, each, *_ingredients(scale, start, end))
-        else:
-            self.subtract_from_blocks_(part[:end], rows[:, :end], each, *_ingredients(scale, start, end))
+        self.subtract_from_blocks_(_head(part, end), _head(rows, end), each, *_ingredients(scale, start, end))
+        if end < part.numel():
             super().subtract_(part[end:], rows[:, end:], weights, scale, start + end)
 
     def inner_of_blocks(self, rows: Tensor, part: Tensor) -> Tensor:
@@ -212,6 +210,11 @@ def symmetric(upper: Tensor) -> Tensor:
 
 def _end_of_blocks(part: Tensor) -> int:
     return part.numel() // BLOCK * BLOCK
+
+
+def _head(tensor: Tensor, end: int) -> Tensor:
+    """Its first elements or columns; itself where these are all, as a slice takes time."""
+    return tensor if end == tensor.shape[-1] else tensor[..., :end]
 
 
 def _ingredients(scale: Scale | None, start: int, end: int) -> tuple[Tensor | None, Tensor | None]:
